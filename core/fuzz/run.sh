@@ -3,8 +3,8 @@
 #
 # Usage: core/fuzz/run.sh [SECONDS [TARGET…]]
 #
-# Each target runs for SECONDS (default 30), starting from its seeds and from inputs that earlier runs have found. A
-# failing input is saved in `artifacts`. To run the input again:
+# Each fuzz target runs for SECONDS (default 30), starting from its seed inputs and from inputs that earlier runs have
+# found. An input that makes a target fail is saved in `artifacts`. To repeat a failure:
 #
 #     cargo +nightly fuzz run --fuzz-dir core/fuzz TARGET FILE
 #
@@ -25,14 +25,14 @@ if ((${#targets[@]} == 0)); then
     mapfile -t targets < <(cargo +nightly fuzz list --fuzz-dir .)
 fi
 
-# padded BYTES: prints a message of BYTES bytes.
+# padded BYTES: prints a client message that is BYTES bytes long.
 padded() {
     local empty='{"action":"echo","id":"r1","payload":""}'
     printf '{"action":"echo","id":"r1","payload":"%*s"}' $(($1 - ${#empty})) ''
 }
 
-# seed_at_the_limit TARGET: writes seeds one byte below and one byte above the limit of 128 KiB for a client's message.
-# libFuzzer increases the input size slowly, but starts with the size of the largest seed.
+# seed_at_the_limit TARGET: writes two seed inputs, one byte below and one byte above the limit of 128 KiB for a
+# client's message. Without large seed inputs, libFuzzer would need long to reach this size.
 seed_at_the_limit() {
     local bytes text event
     for bytes in 131071 131073; do
@@ -51,13 +51,13 @@ for target in "${targets[@]}"; do
     max_len=4096
     case $target in
         message | gateway_event)
-            # Includes space for the event around the message, and for JSON escapes in the message.
+            # Larger than a message of 128 KiB, because the event around the message and JSON escapes need space too.
             max_len=150000
             seed_at_the_limit "$target"
             ;;
     esac
     log=corpus/$target.log
-    # -close_fd_mask=1 discards the functions' log on standard output.
+    # -close_fd_mask=1 discards the log lines that the functions write to standard output.
     if ! cargo +nightly fuzz run --fuzz-dir . "$target" "corpus/$target" "seeds/$target" -- \
         -dict=json.dict -max_len="$max_len" -max_total_time="$seconds" -close_fd_mask=1 >"$log" 2>&1; then
         grep -v '^#[0-9]' "$log" >&2

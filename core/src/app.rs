@@ -1,7 +1,7 @@
 //! The [`App`]: all handlers of an application, and the middleware around them.
 //!
-//! Write one function that creates the app, and use it in the `main` of the `router`, `processor` and `worker`
-//! functions, so that all three know the same handlers. The local stage and tests use the same app.
+//! Write one function that creates the app, and call it in the `main` of the Lambda functions `router`, `processor`
+//! and `worker`, so that all three have the same handlers. Pass the same app to the local stage and to tests.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,13 +43,14 @@ pub struct App {
     retry_policies: HashMap<String, RetryPolicy>,
     fallback_retry_policy: Option<RetryPolicy>,
     layers: Vec<AppLayer>,
-    /// The layers around the routes; built for the first call, and rebuilt after each later registration.
+    /// The routes wrapped in all layers. Built when the first call arrives, and rebuilt if handlers or layers are
+    /// added afterwards.
     stack: OnceLock<Next>,
 }
 
 type AppLayer = Box<dyn Fn(Next) -> Next + Send + Sync>;
 
-/// The services that a call reaches after the app's layers, by action.
+/// The services that a call reaches after it has passed the app's layers, keyed by action.
 #[derive(Clone, Default)]
 struct Routes {
     actions: HashMap<String, Next>,
@@ -57,8 +58,8 @@ struct Routes {
 }
 
 impl Routes {
-    /// Returns whether an action is built in or has a registered handler. The fallback handler does not count.
-    fn knows(&self, action: &str) -> bool {
+    /// Returns `true` if an action is built in or has a handler of its own. The fallback handler is not considered.
+    fn contains(&self, action: &str) -> bool {
         self.actions.contains_key(action) || App::is_built_in(action)
     }
 
@@ -66,8 +67,9 @@ impl Routes {
     async fn dispatch(self: Arc<Self>, call: Call) -> Result<Reply, BoxError> {
         let action = call.context.action.as_str();
         let is_built_in = App::is_built_in(action);
-        // The router has already chosen the runtime by the message's action. Built-in actions run on the router's own
-        // runtime.
+        // The router has already chosen the runtime, by the action in the message: its own runtime for built-in
+        // actions, the handlers' runtime otherwise. So a layer must not rename an action from or to a built-in
+        // action.
         if is_built_in != call.registered().is_some_and(App::is_built_in) {
             let original = call.registered().unwrap_or("an action without a handler");
             return Err(format!(
@@ -89,7 +91,7 @@ impl App {
     /// Names of the actions that Streamer itself implements; handlers cannot use these names.
     pub const BUILT_IN_ACTIONS: [&str; 4] = ["ping", "status", "subscribe", "cancel"];
 
-    /// Creates an app without handlers and layers.
+    /// Creates an app that has no handlers and no layers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -97,13 +99,13 @@ impl App {
 
     /// Registers `handler` for the requests of `action`.
     ///
-    /// The handler is a [`Handler`](crate::handler::Handler), an async function of an input, or an async function of an
-    /// input and a [`Context`](crate::handler::Context).
+    /// The handler is a [`Handler`](crate::handler::Handler), an async function of an input, or an async function of
+    /// an input and a [`Context`](crate::handler::Context).
     ///
     /// # Errors
-    /// [`RegisterError`] if the name is empty, longer than [`Message::MAX_ACTION_CHARS`] characters, contains control
-    /// characters, is one of [`Self::BUILT_IN_ACTIONS`] or already has a handler, or if the handler's retry policy is
-    /// invalid.
+    /// [`RegisterError`] if the action's name is empty, has more than [`Message::MAX_ACTION_CHARS`] characters,
+    /// contains control characters, or is one of [`Self::BUILT_IN_ACTIONS`]. Also if the action already has a
+    /// handler, or if the handler's retry policy is invalid.
     pub fn handle<Kind>(
         &mut self,
         action: impl Into<String>,
@@ -114,8 +116,9 @@ impl App {
 
     /// Registers `handler` for the requests of `action`, with a layer around this handler only.
     ///
-    /// The layer runs inside the app's layers, and before the check of the handler's permission and the validation of
-    /// its input. A tuple of layers counts as one layer; its first element is the outermost.
+    /// The layer runs inside the app's layers. It runs before the check of the handler's required permission and
+    /// before the validation of the input. A tuple of layers can be passed as one layer; its first element is the
+    /// outermost.
     ///
     /// # Errors
     /// [`RegisterError`] for the same reasons as [`handle`](Self::handle).
@@ -138,8 +141,8 @@ impl App {
         Ok(self)
     }
 
-    /// Registers `handler` for every action that has no handler. Without a fallback, requests for such actions
-    /// receive the error `INVALID_ACTION`.
+    /// Registers `handler` as the fallback, which processes the requests of every action that has no handler. Without
+    /// a fallback, the client receives the error `INVALID_ACTION` for these requests.
     ///
     /// # Errors
     /// [`RegisterError`] if the app already has a fallback, or if the handler's retry policy is invalid.
@@ -156,9 +159,9 @@ impl App {
 
     /// Adds a layer around all actions, including built-in actions and actions that are registered later.
     ///
-    /// Each layer also wraps the layers that were added before. So the layer that was added last is the first to see
-    /// a call, and the last to see its reply. All actions share one service of the layer: a concurrency limit of 10
-    /// applies to all actions together.
+    /// Each layer wraps all layers that were added before it. So the layer that was added last receives each call
+    /// first, and each reply last. All actions share one service of the layer. For example, a concurrency limit of 10
+    /// allows 10 concurrent calls of all actions together.
     pub fn layer<L>(&mut self, layer: L) -> &mut Self
     where
         L: Layer<Next, Service: Step> + Send + Sync + 'static,
@@ -168,7 +171,7 @@ impl App {
         self
     }
 
-    /// Returns the names of the actions that have a handler, in alphabetical order.
+    /// Returns the names of the actions that have a handler of their own, in alphabetical order.
     #[must_use]
     pub fn actions(&self) -> Vec<&str> {
         let mut actions: Vec<&str> = self.routes.actions.keys().map(String::as_str).collect();
@@ -176,25 +179,25 @@ impl App {
         actions
     }
 
-    /// Returns whether Streamer itself implements an action.
+    /// Returns `true` if Streamer itself implements the action.
     pub(crate) fn is_built_in(action: &str) -> bool {
         Self::BUILT_IN_ACTIONS.contains(&action)
     }
 
-    /// Returns whether requests for an action can be answered, by a handler, the fallback or Streamer itself.
+    /// Returns `true` if the action has a handler or is built in, or if the app has a fallback handler.
     pub(crate) fn answers(&self, action: &str) -> bool {
-        self.routes.fallback.is_some() || self.routes.knows(action)
+        self.routes.fallback.is_some() || self.routes.contains(action)
     }
 
-    /// Returns the retry policy for the queued requests of an action.
+    /// Returns the retry policy of the action's handler, or of the fallback handler if the action has no handler.
     pub(crate) fn retry_policy(&self, action: &str) -> RetryPolicy {
         let own = self.retry_policies.get(action);
         own.or(self.fallback_retry_policy.as_ref()).cloned().unwrap_or_default()
     }
 
-    /// Runs a call through all layers and its handler.
+    /// Runs a call through all layers and the handler of its action.
     pub(crate) async fn call(&self, mut call: Call) -> Result<Reply, CallError> {
-        if !self.routes.knows(&call.context.action) {
+        if !self.routes.contains(&call.context.action) {
             call.registered = None;
         }
         let stack = self.stack.get_or_init(|| {
@@ -206,7 +209,7 @@ impl App {
     }
 }
 
-/// Validates the name of an action that is to be registered.
+/// Validates the name of an action before its handler is registered.
 fn valid_action(action: String) -> Result<String, RegisterError> {
     if action.is_empty() {
         Err(RegisterError::EmptyAction)
@@ -221,7 +224,7 @@ fn valid_action(action: String) -> Result<String, RegisterError> {
     }
 }
 
-/// Validates the retry policy of the handler of `action`; `None` is the fallback.
+/// Validates the retry policy of a handler. `action` is the handler's action; `None` for the fallback handler.
 fn valid_policy(policy: RetryPolicy, action: Option<&str>) -> Result<RetryPolicy, RegisterError> {
     match policy.check() {
         Ok(()) => Ok(policy),
@@ -246,21 +249,22 @@ impl fmt::Debug for App {
 pub enum RegisterError {
     /// The action's name is empty.
     EmptyAction,
-    /// The action's name, given here, has more than [`Message::MAX_ACTION_CHARS`] characters.
+    /// The action's name, which this variant contains, has more than [`Message::MAX_ACTION_CHARS`] characters.
     LongAction(String),
-    /// The action's name, given here, contains control characters.
+    /// The action's name, which this variant contains, has control characters.
     ControlCharacter(String),
-    /// The action with this name is one of [`App::BUILT_IN_ACTIONS`].
+    /// The action, whose name this variant contains, is one of [`App::BUILT_IN_ACTIONS`].
     BuiltInAction(String),
-    /// The action with this name already has a handler.
+    /// The action, whose name this variant contains, already has a handler.
     Duplicate(String),
     /// The app already has a fallback handler.
     DuplicateFallback,
     /// The handler's [`RetryPolicy`] is invalid.
     RetryPolicy {
-        /// Name of the action whose handler has the policy; `None` for the fallback handler.
+        /// Name of the action whose handler has the invalid policy; `None` for the fallback handler.
         action: Option<String>,
-        /// Description of the invalid value, which completes the sentence "the retry policy …".
+        /// Description of the invalid value, such as `allows 0 attempts`; the error text puts "the retry policy"
+        /// before it.
         problem: String,
     },
 }

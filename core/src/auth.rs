@@ -1,11 +1,12 @@
-//! Authenticates connecting clients by JSON Web Token, with the keys that are configured for the stage.
+//! Authenticates connecting clients: verifies their JSON Web Tokens with the keys that are configured for the stage.
 //!
 //! A function reads the keys once, when it starts. Each key is pinned to one algorithm.
 //!
 //! To rotate keys without refusing valid tokens, add the new key to the key set before the issuer signs
-//! tokens with it. Remove the old key after the last token that it signed has expired. A running function
-//! keeps the keys that it has read. After changing a key outside of the template, for example in Secrets
-//! Manager, change the function's configuration, so that Lambda starts new environments.
+//! tokens with the new key. Remove the old key after the last token that was signed with the old key has
+//! expired. A running function keeps the keys that it has read. So after you change a key outside of the
+//! template, for example in Secrets Manager, change the function's configuration too, so that Lambda starts
+//! new environments.
 
 mod algorithm;
 mod keys;
@@ -34,11 +35,11 @@ use crate::ports::Timestamp;
 use crate::store::Identity;
 use keys::Keys;
 
-/// Requirements that a token must meet in addition to a valid signature.
+/// Requirements on tokens: the permitted signature algorithms, issuer, audience and tenants.
 #[derive(Clone, Debug, Default)]
 pub struct TokenSettings {
-    /// Algorithms that tokens may be signed with: exactly one for a single key or secret, one or more for a
-    /// key set.
+    /// Algorithms with which tokens may be signed. A single key or secret requires exactly one algorithm; a key
+    /// set allows several.
     pub algorithms: Vec<Algorithm>,
     /// Issuer (`iss`) that a token must name; `None`, the default, accepts any issuer.
     pub issuer: Option<String>,
@@ -55,8 +56,8 @@ impl TokenSettings {
     /// HS256 secret.
     ///
     /// # Errors
-    /// The errors of [`TokenVerifier::new`] and [`TokenVerifier::with_key_set`], and an error if a single key
-    /// is given for several algorithms.
+    /// A description of the problem, as from [`TokenVerifier::new`] and [`TokenVerifier::with_key_set`], or if
+    /// `key` is a single key but several algorithms are configured.
     pub fn verifier(self, key: &str) -> Result<TokenVerifier, String> {
         let Self { algorithms, issuer, audience, tenants } = self;
         let keys = if key.trim_start().starts_with('{') {
@@ -86,17 +87,18 @@ impl TokenVerifier {
     /// Maximum length of a token, in bytes. A token may be part of a URL, and the gateway accepts URLs of up
     /// to 4,096 characters.
     pub const MAX_TOKEN_BYTES: usize = 4096;
-    /// Maximum length of the claims `sub` and `tenant_id`, in bytes. Both claims, escaped, and a request id
-    /// fit into the 2,048 bytes of a DynamoDB key.
+    /// Maximum length of the claims `sub` and `tenant_id`, in bytes. A request's key, which contains both
+    /// claims in escaped form and the request id, then fits into the 2,048 bytes of a DynamoDB key.
     pub const MAX_ID_BYTES: usize = 255;
-    /// Maximum time by which a token's `iat` and `nbf` may be in the future: 60 s, because clocks differ.
+    /// Maximum time by which a token's `iat` and `nbf` may be in the future: 60 s, because the issuer's clock
+    /// may be ahead.
     pub const MAX_AHEAD: Duration = Duration::from_secs(60);
 
     /// Creates a verifier for tokens that are signed with `algorithm` and the private key that belongs to
     /// `key`.
     ///
-    /// `key` is a public key in PEM, whose line breaks may be written as `\n`; for HS256, `key` is the secret
-    /// itself. A token's `kid` is ignored.
+    /// `key` is a public key in PEM, whose line breaks may be written as `\n`. For HS256, `key` is the secret
+    /// itself. The `kid` in a token's header is ignored.
     ///
     /// # Errors
     /// A description of the problem if `key` is not a valid key for `algorithm`.
@@ -107,11 +109,13 @@ impl TokenVerifier {
     /// Creates a verifier for tokens that are signed with one of `algorithms` and a key of `jwks`, a JSON Web
     /// Key Set (RFC 7517).
     ///
-    /// A token's `kid` selects the key. A token without a `kid` is accepted only if exactly one key of the
-    /// set has the token's algorithm. A key without a `kid` verifies tokens whose `kid` no other key has.
-    /// Each key is pinned to the one algorithm of its key type. A key is ignored, with a log line, if its
-    /// algorithm is not among `algorithms`, if it is for encryption, of an unknown type, incomplete or too
-    /// short, because issuers publish such keys in the same set.
+    /// The `kid` in a token's header selects the key. A token without a `kid` is accepted only if exactly one
+    /// key of the set has the token's algorithm. A key without a `kid` verifies the tokens whose `kid` matches
+    /// no key of the set. Each key is pinned to one algorithm, which follows from its key type.
+    ///
+    /// A key of the set is ignored, with a log line, if its algorithm is not one of `algorithms`. A key is also
+    /// ignored if it is for encryption, of an unknown type, incomplete or too short, because issuers publish
+    /// such keys in the same set.
     ///
     /// # Errors
     /// A description of the problem if `jwks` cannot be parsed, has no usable key, contains a private key, or
@@ -138,18 +142,18 @@ impl TokenVerifier {
         self
     }
 
-    /// Requires a token's tenant to be one of these tenants.
+    /// Requires tokens to name one of these tenants (`tenant_id`).
     #[must_use]
     pub fn with_tenants(mut self, tenants: impl IntoIterator<Item = TenantId>) -> Self {
         self.tenants = Some(tenants.into_iter().collect());
         self
     }
 
-    /// Verifies a token at the time `now`, and returns the user, the tenant and the permissions that the
-    /// token names.
+    /// Verifies a token at the time `now`. Returns the user, the tenant, the permissions and the expiry from the
+    /// token.
     ///
     /// # Errors
-    /// [`TokenRefused`] with the reason, if the token is not valid.
+    /// [`TokenRefused`] with the reason if the token is invalid.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, TokenRefused> {
         if token.len() > Self::MAX_TOKEN_BYTES {
             return Err(TokenRefused::Malformed);
@@ -186,8 +190,8 @@ impl TokenVerifier {
         })
     }
 
-    /// Returns the decoded claims of a token (RFC 7515, section 7.1) if its header and its signature are
-    /// valid.
+    /// Returns the claims of a token as JSON text (RFC 7515, section 7.1), or an error if the token's header or
+    /// signature is invalid.
     fn signed_claims(&self, token: &str) -> Result<Vec<u8>, TokenRefused> {
         let mut parts = token.split('.');
         let (Some(header), Some(claims), Some(signature), None) =
@@ -199,8 +203,8 @@ impl TokenVerifier {
         let signed = &token[..header.len() + 1 + claims.len()];
         let (header, claims, signature) = (decoded(header)?, decoded(claims)?, decoded(signature)?);
         let header: Header = serde_json::from_slice(&header).map_err(|_| TokenRefused::Malformed)?;
-        // A token with an unsupported critical header must be refused (section 4.1.11), and none is
-        // supported.
+        // RFC 7515, section 4.1.11: a token with an unsupported critical header must be refused. This verifier
+        // supports no critical header.
         if header.crit.is_some() {
             return Err(TokenRefused::Malformed);
         }
@@ -228,13 +232,12 @@ struct Claims {
     iat: Option<NumericDate>,
     iss: Option<Value>,
     aud: Option<Value>,
-    /// Permissions of the user. JSON null counts as an empty list, because issuers in Go encode an empty list
-    /// as null.
+    /// Permissions of the user. JSON null is accepted as an empty list, because issuers written in Go encode an
+    /// empty list as null.
     permissions: Option<Vec<String>>,
 }
 
-/// Returns whether a claim, which is a string or a list of strings (RFC 7519, section 4.1.3), contains
-/// `text`.
+/// Returns `true` if a claim is the string `text`, or a list that contains `text` (RFC 7519, section 4.1.3).
 fn contains(claim: Option<&Value>, text: &str) -> bool {
     match claim {
         Some(Value::Array(values)) => values.iter().any(|value| value == text),
@@ -243,14 +246,14 @@ fn contains(claim: Option<&Value>, text: &str) -> bool {
     }
 }
 
-/// A time in seconds since the Unix epoch (RFC 7519, section 2). Some issuers send a fraction of a second as
-/// well.
+/// A time in a token, in seconds since the Unix epoch (RFC 7519, section 2). It may be a decimal number, because
+/// some issuers send fractions of a second.
 #[derive(Clone, Copy)]
 struct NumericDate(Timestamp);
 
 impl NumericDate {
-    /// End of the year 9999, in seconds. A later time is most likely in milliseconds by mistake, and would
-    /// make a token that never expires.
+    /// Maximum time: the end of the year 9999, in seconds since the Unix epoch. A later time was most likely
+    /// sent in milliseconds by mistake, and a token with such a time would practically never expire.
     const MAX_SECS: f64 = 253_402_300_799.0;
 }
 
@@ -273,21 +276,21 @@ pub enum TokenRefused {
     Missing,
     /// The token is too long, or is not a JSON Web Token in a supported form.
     Malformed,
-    /// The token is not signed with a configured key and the algorithm that the key is pinned to.
+    /// The token's signature is invalid, or is not of a configured key and the algorithm of this key.
     Signature,
     /// The token has expired (`exp`).
     Expired,
     /// The token is not valid yet: its `nbf` or `iat` is too far in the future.
     NotYetValid,
-    /// The token names another issuer or audience, or its `sub`, `tenant_id`, `exp` or another claim is
-    /// missing or invalid.
+    /// A claim of the token, such as `sub`, `tenant_id` or `exp`, is missing or invalid, or the token does not
+    /// name the configured issuer or audience.
     Claims,
-    /// The token's tenant is not one of the tenants that may connect.
+    /// The token's tenant is not in the configured list of tenants that may connect.
     Tenant,
 }
 
 impl TokenRefused {
-    /// Returns the error code in the JSON body of the refusal, such as `TOKEN_EXPIRED`.
+    /// Returns the error code that the client receives for this refusal, such as `TOKEN_EXPIRED`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
 //! AWS SDK clients with a short cold start.
 //!
-//! All clients share one TLS stack on ring and trust only Amazon's root certificates. Credentials come from
-//! the environment variables that Lambda sets.
+//! All clients share one TLS implementation, rustls with ring, and trust only Amazon's root certificates. The
+//! credentials come from the environment variables that Lambda sets.
 
 mod lambda_dispatch;
 mod retries;
@@ -29,7 +29,7 @@ pub use stored_value::{StoredValue, StoredValueError};
 use crate::config::Environment;
 use crate::ports::{Clock, SystemClock};
 
-/// Root certificates of Amazon Trust Services in PEM, to which the certificates of all AWS endpoints chain.
+/// Root certificates of Amazon Trust Services in PEM, which verify the certificates of all AWS endpoints.
 const AMAZON_ROOTS: &[u8] = include_bytes!("aws/amazon-roots.pem");
 
 /// Configuration that all AWS clients of a function share: HTTP client, region, credentials, clock and
@@ -39,12 +39,12 @@ pub struct AwsEnvironment {
     http: SharedHttpClient,
     region: Region,
     credentials: Credentials,
-    /// Retry quota of this function, not shared with other functions that run in the same process.
+    /// Retry quota of the SDK for this function. Other functions that run in the same process have their own quota.
     retries: RetryPartition,
-    /// Clock that gives the date of each signed AWS request.
+    /// Clock for the dates of signed AWS requests.
     time: SharedTimeSource,
-    /// Value of `AWS_ENDPOINT_URL`. The endpoint variable of a single service takes precedence, as in the AWS
-    /// SDKs.
+    /// Value of `AWS_ENDPOINT_URL`, the endpoint of each service that has no endpoint variable of its own, as in
+    /// the AWS SDKs.
     endpoint: Option<String>,
     dynamodb_endpoint: Option<String>,
     management_endpoint: Option<String>,
@@ -57,19 +57,19 @@ pub struct AwsEnvironment {
 impl AwsEnvironment {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
     const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
-    /// Timeout of a call with all its retries, well below the duration of a lease and the gateway's timeout
-    /// of 29 s.
+    /// Timeout of a call including all its retries. It is well below the duration of a lease and below the
+    /// gateway's timeout of 29 s.
     const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
-    /// Maximum number of attempts of one call, including the first.
+    /// Maximum number of attempts of one DynamoDB call, including the first attempt.
     const ATTEMPTS: u32 = 5;
-    /// Maximum wait before the second attempt, doubled before each later attempt. The actual wait is a random
-    /// fraction of it.
+    /// Maximum wait before the second attempt of a DynamoDB call. The maximum doubles before each later attempt,
+    /// and each actual wait is a random fraction of the maximum.
     const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
     /// Reads region, credentials and endpoints from the environment variables of a Lambda function.
     ///
-    /// The clients send their calls through `http`. A missing variable is recorded in `environment`, which
-    /// reports all problems together.
+    /// All clients of the returned configuration send their calls through `http`. A missing variable is recorded
+    /// as a problem in `environment`.
     #[must_use]
     pub fn from_env(environment: &mut Environment<'_>, http: SharedHttpClient) -> Self {
         let region = environment.required("AWS_REGION");
@@ -92,22 +92,22 @@ impl AwsEnvironment {
         }
     }
 
-    /// Returns this configuration with `clock` as the source of the dates of signed AWS requests.
+    /// Returns this configuration with `clock` as the clock for the dates of signed AWS requests.
     #[must_use]
     pub fn with_clock(self, clock: &Arc<dyn Clock>) -> Self {
         Self { time: SharedTimeSource::new(ClockTime(Arc::clone(clock))), ..self }
     }
 
-    /// Creates a DynamoDB client with the retry policy of all DynamoDB calls except those of
-    /// [`DynamoRateLimits`](crate::store::dynamodb::DynamoRateLimits).
+    /// Creates a DynamoDB client with the usual retry policy. Only
+    /// [`DynamoRateLimits`](crate::store::dynamodb::DynamoRateLimits) replaces this policy.
     ///
     /// A call is retried if it is throttled, fails with a server error, gets no response within 3 s, or
     /// [conflicts with a transaction](RetryTransactions). A call makes at most 5 attempts, with jittered
-    /// backoff, and fails after 8 s at the latest. These calls share one retry quota per function, which
-    /// limits the retries while DynamoDB is down.
+    /// backoff, and fails after 8 s at the latest. All calls of a function share one retry quota, which limits
+    /// the number of retries while DynamoDB is down.
     ///
-    /// A call does not know the deadline of its invocation. The caller drops the call's future at the
-    /// deadline; a dropped call sends nothing more and is not retried.
+    /// A call does not end at the deadline of its invocation. The caller must drop the call's future at the
+    /// deadline. A dropped call makes no more attempts.
     #[must_use]
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         aws_sdk_dynamodb::Client::from_conf(self.dynamodb_config().build())
@@ -132,9 +132,9 @@ impl AwsEnvironment {
 
     /// Creates a client of API Gateway's management API.
     ///
-    /// The endpoint must be configured, because each WebSocket API has a different one. The client does not
-    /// retry: if the response to a sent frame is lost, the frame may have arrived, and a retry could deliver
-    /// it twice.
+    /// The endpoint must be configured, because each WebSocket API has its own management endpoint. The client
+    /// does not retry. If the response to a sent frame is lost, the frame may have arrived, and a retry could
+    /// deliver the frame twice.
     #[must_use]
     pub fn management_api(&self) -> aws_sdk_apigatewaymanagement::Client {
         let mut config = aws_sdk_apigatewaymanagement::Config::builder()
@@ -148,7 +148,7 @@ impl AwsEnvironment {
         aws_sdk_apigatewaymanagement::Client::from_conf(config.build())
     }
 
-    /// Returns the URL of the service's public endpoint in this region.
+    /// Returns the URL of the public endpoint of `service`, such as `sqs`, in the configured region.
     fn regional_endpoint(&self, service: &str) -> String {
         let is_in_china = self.region.as_ref().starts_with("cn-");
         let suffix = if is_in_china { "amazonaws.com.cn" } else { "amazonaws.com" };
@@ -164,8 +164,8 @@ impl AwsEnvironment {
     }
 }
 
-/// Adapter from [`Clock`] to the SDK's time source, which dates signatures and checks the expiry of
-/// credentials.
+/// An SDK time source that returns the time of a [`Clock`]. The SDK uses it to date signatures and to check whether
+/// credentials have expired.
 #[derive(Debug)]
 struct ClockTime(Arc<dyn Clock>);
 
@@ -175,7 +175,7 @@ impl TimeSource for ClockTime {
     }
 }
 
-/// Creates the HTTP client of a function on Lambda: rustls with ring, trusting only Amazon's root
+/// Creates the HTTP client of a function on Lambda. It uses rustls with ring, and trusts only Amazon's root
 /// certificates.
 #[must_use]
 pub fn http_client() -> SharedHttpClient {
@@ -185,7 +185,7 @@ pub fn http_client() -> SharedHttpClient {
 /// Returns a TLS context that trusts only the embedded Amazon root certificates.
 ///
 /// # Panics
-/// If the embedded certificates are invalid; a test opens a TLS connection with them.
+/// If the embedded certificates are not valid PEM. A test ensures that they are valid.
 fn amazon_roots() -> TlsContext {
     let roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
     TlsContext::builder().with_trust_store(roots).build().expect("embedded root certificates are valid PEM")
@@ -223,10 +223,11 @@ mod tests {
         aws
     }
 
-    /// Starts a plain HTTP server that answers one request per connection with the given status and body.
+    /// Starts a plain HTTP server that answers one request per connection. `answers` contains the status and the
+    /// body of each response.
     ///
-    /// Returns the server's URL, and a thread that yields the received requests in lower case after the last
-    /// answer.
+    /// Returns the server's URL, and a thread that ends after the last answer and returns the received requests
+    /// in lower case.
     pub(super) fn serve(answers: &[(u16, &str)]) -> (String, JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -259,8 +260,8 @@ mod tests {
         (url, served)
     }
 
-    /// Returns the text of a request for a snapshot: without the host header and the signature, because both
-    /// depend on the random port of the test server.
+    /// Returns the text of an HTTP request for a snapshot. The host header and the signature are removed, because
+    /// both depend on the random port of the test server.
     pub(super) fn without_host_and_signature(request: &str) -> String {
         let request = request.replace("\r\n", "\n");
         let (head, body) = request.split_once("\n\n").unwrap();
@@ -307,7 +308,7 @@ mod tests {
         let once = aws_sdk_dynamodb::Config::builder().retry_config(RetryConfig::disabled());
         let error = aws.dynamodb().list_tables().customize().config_override(once).send().await.unwrap_err();
         assert!(matches!(error, SdkError::DispatchFailure(_)), "{error:?}");
-        // RFC 8446, section 5.1: the content type of a handshake record.
+        // RFC 8446, section 5.1: the first byte of a TLS handshake record is its content type, 22.
         assert_eq!(first_byte.join().unwrap(), [22]);
     }
 

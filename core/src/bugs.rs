@@ -1,9 +1,10 @@
-//! Seeded bugs: deliberate mistakes in this crate. Tests choose one, and check that the fault simulator detects it.
+//! Seeded bugs: deliberate mistakes in this crate. A test switches one bug on, and checks that the simulator detects
+//! it.
 //!
-//! Each bug is a mistake that a programmer could make at that place in the code. The bugs exist only in builds with
-//! the feature `seeded-bugs`, which are never deployed. A thread has at most one bug, which `set` chooses, because a
-//! simulated world runs on one thread. Without the feature, [`is`] returns `false` and [`instead`] returns the right
-//! value, so that the compiler removes every bug.
+//! Each bug is a mistake that a programmer could plausibly make. The bugs exist only in builds with the feature
+//! `seeded-bugs`, which are never deployed. Without the feature, [`is`] returns `false` and [`instead`] returns the
+//! correct value, so the compiler removes every bug. With the feature, `set` switches on at most one bug per thread.
+//! Each simulated world runs on a thread of its own.
 
 #![cfg_attr(
     not(feature = "seeded-bugs"),
@@ -18,27 +19,27 @@ thread_local! {
     static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
 }
 
-/// Chooses the bug for code on the current thread; `None` switches the bug off.
+/// Switches on one bug for the code on the current thread. `None` switches all bugs off.
 #[cfg(feature = "seeded-bugs")]
 pub fn set(bug: Option<Bug>) {
     CHOSEN.set(bug);
 }
 
-/// Returns whether code on the current thread has this bug.
+/// Returns `true` if this bug is switched on for the code on the current thread.
 #[cfg(feature = "seeded-bugs")]
 #[must_use]
 pub fn is(bug: Bug) -> bool {
     CHOSEN.get() == Some(bug)
 }
 
-/// Returns `false`, because builds without the feature `seeded-bugs` have no bugs.
+/// Returns `false`, because builds without the feature `seeded-bugs` contain no seeded bugs.
 #[cfg(not(feature = "seeded-bugs"))]
 #[inline(always)]
 pub(crate) const fn is(_: Bug) -> bool {
     false
 }
 
-/// Returns `wrong` if code on the current thread has this bug, and `right` otherwise.
+/// Returns `wrong` if this bug is switched on for the code on the current thread, and `right` otherwise.
 #[inline]
 pub(crate) fn instead<T>(bug: Bug, wrong: T, right: T) -> T {
     if is(bug) { wrong } else { right }
@@ -57,7 +58,7 @@ macro_rules! bugs {
             /// All seeded bugs.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// Returns the bug's name, as the table of the simulator's tests prints it.
+            /// Returns the bug's name for the output of the simulator's tests, such as `lease never renewed`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -69,47 +70,48 @@ macro_rules! bugs {
 }
 
 bugs! {
-    /// A write under a lease does not check the epoch and the owner token. Any attempt may write while the request is
-    /// PROCESSING.
+    /// An attempt's writes do not check the epoch and the owner token. So an attempt that has lost its lease can
+    /// still write while the request is PROCESSING.
     NoEpochCheck => "no epoch check",
-    /// A claim does not check the status. It also succeeds for running and terminal requests.
+    /// A claim does not check the request's status, so it also succeeds for running and terminal requests.
     ClaimUnconditional => "claim not conditional",
-    /// A terminal write does not check the stored item, and overwrites any status.
+    /// A terminal write does not check the stored request, so it overwrites any status.
     TerminalWriteUnconditional => "terminal write unconditional",
-    /// The sweeper reclaims a running request when its timer is due, although its lease was renewed.
+    /// The sweeper reclaims a running request whose timer has fired, although the request's lease has not expired.
     SweeperIgnoresLeases => "sweeper ignores leases",
     /// A retry resets the request's attempt count to zero.
     RetryLosesAttempts => "retry loses the attempt count",
     /// The terminal frame is pushed before the terminal status is written.
     PushBeforeWrite => "push before the terminal write",
-    /// A subscriber receives a snapshot from before its subscription. If the request became terminal in between, the
-    /// subscriber misses the terminal frame.
+    /// A new subscriber receives a snapshot that was read before the subscription was written. If the request becomes
+    /// terminal between this read and this write, the subscriber never receives the terminal frame.
     SubscribeGap => "subscribe leaves a gap",
-    /// The key of a request is only the id that the client chose, without tenant and user.
+    /// The key of a request consists only of the id that the client chose, without tenant and user.
     IdsUnscoped => "ids not scoped",
     /// The dead letter is sent before the status FAILED is written.
     DeadLetterBeforeStatus => "dead letter before status",
     /// The last progress frame is pushed after the terminal frame.
     ProgressAfterTerminal => "progress after terminal",
-    /// The key of a request is user and id, without the tenant. The same `sub` in another tenant counts as the same
-    /// user.
+    /// The key of a request consists of user and id, without the tenant. So users with the same `sub` in two tenants
+    /// share their requests.
     TenantForgotten => "tenant left out of the key",
-    /// A renewal writes the expiry that the lease already had from the claim.
+    /// A lease renewal writes the current expiry of the lease instead of a later one.
     LeaseNeverRenewed => "lease never renewed",
-    /// The sweeper counts an unclaimed request as nudged, but does not write it, so that the stream does not deliver
-    /// it again.
+    /// The sweeper skips the nudge (the write that makes the stream deliver an unclaimed request again), but counts
+    /// the request as nudged.
     NudgeNeverMade => "nudge never made",
     /// A frame is sent to a connection while an earlier frame to the same connection is still in flight.
     PushesOverlap => "pushes overlap",
-    /// Every subscriber counts as reached once the terminal frame was sent, even if sending failed.
+    /// The terminal frame counts as delivered to every subscriber, even to those for which the push failed.
     DeliveryAssumed => "delivery assumed",
-    /// The sequence numbers of each attempt start from zero, instead of from the attempt's epoch.
+    /// The frames of each attempt are numbered from zero, so that the sequence numbers do not rise across attempts.
     SeqRestarts => "seq restarts with each attempt",
-    /// The write for a retry or a continuation does not check whether the user has requested a cancellation.
+    /// The write that schedules a retry or a continuation ignores that the user has requested a cancel.
     CancelForgotten => "cancel flag ignored",
-    /// An attempt mistakes a terminal status that another writer stored for its own write whose response was lost.
+    /// An attempt that received no response to its terminal write treats any stored terminal status as its own write,
+    /// even if another attempt has written the status.
     ForeignEndingTaken => "foreign ending taken as own",
-    /// A request gets its TTL when it is queued, so that it can expire before it is terminal.
+    /// A request's TTL is set when the request is queued, so DynamoDB may delete the request before it is terminal.
     TtlAtEnqueue => "time to live at enqueue",
 }
 

@@ -1,16 +1,17 @@
-//! Reading a function's settings from its environment variables, and reporting all invalid values together.
+//! Reads a function's settings from its environment variables, and reports all invalid values together.
 //!
-//! [`Environment`] reads and checks single variables. The variables of a settings struct, with their defaults and
-//! bounds, are listed in the struct's own `from_env`.
+//! [`Environment`] reads and validates single variables. Each settings struct, such as `RouterSettings`, has a
+//! function `from_env` with the names, defaults and bounds of its variables.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Reads environment variables, and collects the problems with them.
+/// Reads environment variables, and collects a list of missing and invalid values.
 ///
-/// An empty value counts as not set, because a CloudFormation template cannot omit a variable conditionally.
+/// An empty value counts as not set, because CloudFormation templates commonly set a variable to an empty text
+/// instead of omitting it.
 pub struct Environment<'a> {
     lookup: Lookup<'a>,
     problems: Vec<String>,
@@ -20,13 +21,13 @@ pub struct Environment<'a> {
 type Lookup<'a> = Box<dyn Fn(&str) -> Option<String> + Send + 'a>;
 
 impl<'a> Environment<'a> {
-    /// Creates an environment whose variables are looked up with `lookup`.
+    /// Creates an environment that calls `lookup` with the name of a variable to get its value.
     #[must_use]
     pub fn new(lookup: impl Fn(&str) -> Option<String> + Send + 'a) -> Self {
         Self { lookup: Box::new(lookup), problems: Vec::new() }
     }
 
-    /// Creates the environment of this process.
+    /// Creates an environment that reads the variables of this process.
     #[must_use]
     pub fn of_process() -> Self {
         Self::new(|name| std::env::var(name).ok())
@@ -43,7 +44,8 @@ impl<'a> Environment<'a> {
         (self.lookup)(name).filter(|value| !value.is_empty())
     }
 
-    /// Returns the value of a required variable. If it is not set, records a problem and returns an empty string.
+    /// Returns the value of a required variable. If the variable is not set, records a problem and returns an empty
+    /// string.
     pub fn required(&mut self, name: &str) -> String {
         self.optional(name).unwrap_or_else(|| {
             self.problem(format!("{name} is not set"));
@@ -51,8 +53,8 @@ impl<'a> Environment<'a> {
         })
     }
 
-    /// Parses the value of a required variable. If it is not set or `parse` fails, records a problem and returns
-    /// `None`.
+    /// Parses the value of a required variable. If the variable is not set or `parse` fails, records a problem and
+    /// returns `None`.
     pub fn parsed<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let value = self.optional(name);
         if value.is_none() {
@@ -67,9 +69,10 @@ impl<'a> Environment<'a> {
         }
     }
 
-    /// Parses the value of an optional variable. If it is not set, or is not `expected`, returns the default.
+    /// Parses the value of an optional variable. Returns `default` if the variable is not set.
     ///
-    /// A value that cannot be parsed is recorded as a problem.
+    /// If the value cannot be parsed, records a problem and returns `default`. `expected` describes a valid value for
+    /// the text of the problem, such as `true or false`.
     pub fn or_default<T: FromStr>(&mut self, name: &str, default: T, expected: &str) -> T {
         let Some(value) = self.optional(name) else { return default };
         value.parse().unwrap_or_else(|_| {
@@ -78,9 +81,12 @@ impl<'a> Environment<'a> {
         })
     }
 
-    /// Reads an optional whole number of `unit` with a default. A value out of bounds is recorded as a problem.
+    /// Parses an optional variable as a whole number; `unit` names what it counts, such as `seconds`. Returns
+    /// `default` if the variable is not set.
+    ///
+    /// If the value is not a number or is out of bounds, records a problem and returns `default`.
     pub fn number(&mut self, name: &str, unit: &str, default: u64, bounds: RangeInclusive<u64>) -> u64 {
-        let expected = format!("{unit} from {} to {}", bounds.start(), bounds.end());
+        let expected = format!("a number of {unit} from {} to {}", bounds.start(), bounds.end());
         let number = self.or_default(name, default, &expected);
         if bounds.contains(&number) {
             return number;
@@ -89,23 +95,23 @@ impl<'a> Environment<'a> {
         default
     }
 
-    /// Reads an optional duration in whole milliseconds, with a default and bounds.
+    /// Parses an optional variable as a duration in whole milliseconds, like [`number`](Self::number).
     pub fn milliseconds(&mut self, name: &str, default: Duration, bounds: RangeInclusive<u64>) -> Duration {
         let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(self.number(name, "milliseconds", default, bounds))
     }
 
-    /// Reads an optional duration in whole seconds, with a default and bounds.
+    /// Parses an optional variable as a duration in whole seconds, like [`number`](Self::number).
     pub fn seconds(&mut self, name: &str, default: Duration, bounds: RangeInclusive<u64>) -> Duration {
         Duration::from_secs(self.number(name, "seconds", default.as_secs(), bounds))
     }
 
-    /// Records a problem with the environment.
+    /// Records the description of a missing or invalid variable.
     pub fn problem(&mut self, problem: impl Into<String>) {
         self.problems.push(problem.into());
     }
 
-    /// Finishes reading.
+    /// Returns an error if any variable was missing or invalid.
     ///
     /// # Errors
     /// [`ConfigError`] with all recorded problems, if there are any.
@@ -113,10 +119,10 @@ impl<'a> Environment<'a> {
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigError { problems: self.problems }) }
     }
 
-    /// Finishes reading and returns the settings that were read. `None` means that a problem was recorded.
+    /// Returns the settings in `read`, or an error if any variable was missing or invalid.
     ///
     /// # Errors
-    /// [`ConfigError`] with all recorded problems, if there are any.
+    /// [`ConfigError`] with all recorded problems, if there are any, or if `read` is `None`.
     pub fn finish_with<T>(self, read: Option<T>) -> Result<T, ConfigError> {
         let Self { problems, .. } = self;
         match read {
@@ -132,21 +138,21 @@ impl fmt::Debug for Environment<'_> {
     }
 }
 
-/// The problems with a function's environment, because of which the function cannot start.
+/// The missing and invalid settings because of which a function cannot start.
 #[derive(Clone, Eq, PartialEq)]
 pub struct ConfigError {
     problems: Vec<String>,
 }
 
 impl ConfigError {
-    /// Creates an error with one problem.
+    /// Creates an error with the description of one missing or invalid setting.
     #[must_use]
     pub fn new(problem: impl Into<String>) -> Self {
         Self { problems: vec![problem.into()] }
     }
 }
 
-/// Formats the error like `Display`, because Rust prints an error that `main` returns with `Debug`.
+/// Formats the error in the same way as `Display`, because Rust prints the error that `main` returns with `Debug`.
 impl fmt::Debug for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -155,7 +161,7 @@ impl fmt::Debug for ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the environment of this function is wrong: {}", self.problems.join("; "))
+        write!(f, "the configuration of this function is invalid: {}", self.problems.join("; "))
     }
 }
 

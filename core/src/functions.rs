@@ -1,8 +1,8 @@
 //! The six Lambda functions: connect, disconnect, router, processor, worker and sweeper.
 //!
-//! Each function implements [`Function`], which reads its settings from environment variables and handles its
-//! events. [`lambda`](crate::lambda) runs the functions on AWS. Tests run the same functions in their own
-//! process.
+//! Each Lambda function implements the trait [`Function`], which has methods to read settings from environment
+//! variables and to handle events. [`lambda`](crate::lambda) runs the functions on AWS. Tests run the same functions
+//! in the test's own process.
 
 mod connect;
 mod disconnect;

@@ -18,14 +18,15 @@
 //! # app().unwrap();
 //! ```
 //!
-//! [`handler_fn`] adds settings to such a function, for example an estimated duration or a timeout. A type that
-//! implements [`Handler`] can compute these settings from each input, and can validate the input.
+//! [`handler_fn`] adds fixed settings to a function, for example an estimated duration or a timeout. A type that
+//! implements [`Handler`] can compute the duration and the timeout from each input, and can validate the input.
 //!
-//! Streamer processes a request in one of two ways. If its [estimated duration](Handler::estimated_duration) is at
-//! most the router's threshold (default 5 s), the request is *quick*: the router runs the handler and sends its
-//! output as the response. Otherwise the request is *slow*: the router stores the request, the processor or the
-//! worker runs the handler later, and the client receives progress and result frames. Each run of a slow request is
-//! an *attempt*. A failed attempt is repeated according to the handler's [`RetryPolicy`].
+//! Streamer processes a request in one of two ways. If the request's
+//! [estimated duration](Handler::estimated_duration) is at most the router's threshold (default 5 s), the request is
+//! *quick*. The router runs the handler, and sends the handler's output as the response. Otherwise the request is
+//! *slow*. The router stores the request, the processor or the worker runs the handler later, and the client receives
+//! progress and result frames. Each run of a slow request is an *attempt*. If an attempt fails, the handler's
+//! [`RetryPolicy`] decides about another attempt.
 
 mod endpoint;
 mod function;
@@ -57,7 +58,7 @@ use crate::progress::ProgressReporter;
 use crate::protocol::{ErrorBody, ErrorCode, FieldError};
 use crate::telemetry::Causes;
 
-/// Processes the requests of one action.
+/// The code that processes the requests of one action.
 ///
 /// This handler validates its input, estimates its duration and reports progress:
 ///
@@ -99,8 +100,8 @@ use crate::telemetry::Causes;
 /// ```
 ///
 /// A Lambda invocation lasts at most 15 minutes. A handler that needs longer saves
-/// [checkpoints](ProgressReporter::checkpoint) and continues from the last one in a new invocation. A handler that
-/// calls other services says which failures are worth another attempt:
+/// [checkpoints](ProgressReporter::checkpoint), and continues from its last checkpoint in a new invocation. A handler
+/// that calls a service decides by the kind of error which failures are retried:
 ///
 /// ```
 /// use std::time::Duration;
@@ -166,49 +167,54 @@ pub trait Handler: Send + Sync + 'static {
     /// Type of the output, which is serialized and sent to the client.
     type Output: Serialize + Send + 'static;
 
-    /// Returns the permission that a user's token must grant; `None`, the default, requires no permission.
+    /// Returns the permission that a user's token must grant for this handler. Default `None`, which requires no
+    /// permission.
     ///
     /// The router checks the permission when a message arrives, before it deserializes the payload. A user who lacks
-    /// the permission receives `FORBIDDEN`. A request that is already queued runs even if the user's token has
-    /// expired since.
+    /// the permission receives the error `FORBIDDEN`. A queued request runs even if the user's token has expired by
+    /// then.
     fn required_permission(&self) -> Option<&str> {
         None
     }
 
-    /// Validates the input, before the request is queued and again before each run. By default every input is valid.
+    /// Validates the input, before the request is queued and before each run of the handler. By default every input
+    /// is valid.
     ///
     /// # Errors
-    /// A list of the invalid fields. The client receives all of them in one `VALIDATION_ERROR`.
+    /// A list of the invalid fields, if there are any. The client receives the whole list in one `VALIDATION_ERROR`.
     fn validate(&self, input: &Self::Input) -> Result<(), Vec<FieldError>> {
         let _ = input;
         Ok(())
     }
 
-    /// Returns how long processing this input is expected to take. Default zero.
+    /// Returns the time that processing this input is expected to take. Default zero.
     ///
     /// If the estimate exceeds the router's threshold (default 5 s), the request is queued. Otherwise the router runs
-    /// the handler immediately and sends its output as the response.
+    /// the handler immediately, and sends the handler's output as the response.
     fn estimated_duration(&self, input: &Self::Input) -> Duration {
         let _ = input;
         Duration::ZERO
     }
 
-    /// Returns how long one run of the handler may take. `None`, the default, allows the rest of the invocation.
+    /// Returns the maximum duration of one run of the handler. Default `None`, which allows the rest of the
+    /// invocation.
     ///
-    /// A request that continues in a new invocation has the whole time again. When the time is up, the handler is
-    /// [asked to stop](ProgressReporter::stopped), and has a grace period to clean up: 5 s for a queued request, 0.5
-    /// s for a quick one. If the handler returns an output in the grace period, the request succeeds. If it returns
-    /// an error or does not return, the attempt has timed out: the request is retried if its
-    /// [policy](RetryPolicy::retries_timeouts) allows, and otherwise fails with `TIMEOUT`. A handler that never
-    /// awaits cannot be stopped before its invocation ends.
+    /// The timeout applies to each invocation separately, if a request continues in a new invocation. When the
+    /// timeout expires, the handler is [asked to stop](ProgressReporter::stopped). It then has a grace period to
+    /// clean up: 5 s for a queued request, 0.5 s for a quick request.
+    ///
+    /// If the handler returns an output within the grace period, the request succeeds. Otherwise the attempt has
+    /// timed out. The request is then retried if its [policy](RetryPolicy::retries_timeouts) allows retries after
+    /// timeouts, or fails with `TIMEOUT`. A handler that never awaits cannot be stopped before its invocation ends.
     fn timeout(&self, input: &Self::Input) -> Option<Duration> {
         let _ = input;
         None
     }
 
-    /// Returns when and how often a failed queued request is retried. Quick requests are never retried.
+    /// Returns the policy that decides when and how often a failed queued request is retried. Quick requests are
+    /// never retried.
     ///
-    /// The method is called once, when the handler is registered.
+    /// This method is called once, when the handler is registered.
     fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy::default()
     }
@@ -216,7 +222,8 @@ pub trait Handler: Send + Sync + 'static {
     /// Processes a request.
     ///
     /// # Errors
-    /// A [`HandlerError`], which contains the error for the client, and says whether another attempt may succeed.
+    /// A [`HandlerError`] if the request failed. It contains the error for the client, and decides whether the
+    /// request is retried.
     fn process(
         &self,
         input: Self::Input,
@@ -224,11 +231,12 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Output, HandlerError>> + Send;
 }
 
-/// The request that a handler processes: its id, user, attempt and so on.
+/// Facts about the request that a handler processes, such as its id, user and attempt, and the handler's
+/// [`ProgressReporter`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Context {
-    /// Id of the request, chosen by the client.
+    /// Id of the request that is processed, chosen by the client.
     pub request_id: RequestId,
     /// Name of the requested action, such as `echo`.
     pub action: String,
@@ -244,14 +252,15 @@ pub struct Context {
     pub attempt: u32,
     /// Number of times that the request has continued from a checkpoint in a new invocation.
     pub continuations: u32,
-    /// Reporter for progress and checkpoints; it also says when the handler must stop.
+    /// Interface to report progress, to save checkpoints, and to learn that the handler must stop.
     pub progress: ProgressReporter,
-    /// State that was saved last: see [`checkpoint`](Self::checkpoint).
+    /// Last saved checkpoint of the request, which [`checkpoint`](Self::checkpoint) returns; `None` if there is no
+    /// checkpoint.
     pub(crate) checkpoint: Option<Arc<Value>>,
 }
 
 impl Context {
-    /// Creates the context of a first attempt, without metadata and checkpoint, for tests of handlers.
+    /// Creates the context of a first attempt, without metadata and without a checkpoint, for tests of handlers.
     ///
     /// Progress reports of this context are validated and then discarded, as for a quick request.
     #[must_use]
@@ -276,12 +285,12 @@ impl Context {
         }
     }
 
-    /// Returns the state that an earlier invocation or attempt [saved](ProgressReporter::checkpoint) last; `None` if
-    /// there is no checkpoint.
+    /// Returns the last state that an earlier invocation or attempt of the request
+    /// [saved](ProgressReporter::checkpoint); `None` if there is no checkpoint.
     ///
     /// # Errors
-    /// A [fatal](HandlerError::fatal) error if the saved state is not a `T`, for example because a deployment changed
-    /// the type.
+    /// A [fatal](HandlerError::fatal) error if the saved state cannot be deserialized into `T`, for example because a
+    /// deployment has changed this type.
     pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, HandlerError> {
         let Some(saved) = &self.checkpoint else { return Ok(None) };
         serde_path_to_error::deserialize(saved.as_ref())
@@ -297,11 +306,12 @@ impl Context {
     }
 }
 
-/// The error of a handler. It contains the error for the client, and says whether another attempt may succeed.
+/// The error that a handler returns. It contains the error for the client, and decides whether the request is
+/// retried.
 ///
-/// | made by | error that the client receives | another attempt |
+/// | created by | error that the client receives | retried |
 /// |---|---|---|
-/// | `?` on any other error | `PROCESSING_FAILED`, without the cause | yes |
+/// | `?` on an error of another type | `PROCESSING_FAILED`, without the cause | yes |
 /// | [`failure`](Self::failure) | the given code and message | no |
 /// | [`retryable`](Self::retryable) | the given code and message, after the last attempt | yes |
 /// | [`continue_later`](Self::continue_later) | none | no: the request continues from its checkpoint |
@@ -312,17 +322,17 @@ pub struct HandlerError {
     source: Option<BoxError>,
 }
 
-/// Whether a failed request may be attempted again.
+/// The decision whether the request of a failed attempt is retried.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
-    /// Another attempt would fail too.
+    /// The request is not retried, because another attempt would fail too.
     Final,
-    /// Another attempt may succeed. The wait before that attempt is the retry policy's wait, or this duration if the
-    /// duration is longer.
+    /// The request is retried, because another attempt may succeed. The contained duration is the minimum wait before
+    /// the retry; `None` for no minimum beside the retry policy's wait.
     Retryable(Option<Duration>),
-    /// The attempt exceeded its time limit. The retry policy says whether there is another attempt.
+    /// The attempt exceeded its time limit. The retry policy decides whether the request is retried.
     TimedOut,
-    /// The attempt did not fail: the request continues from its checkpoint in a new invocation.
+    /// The attempt did not fail. The request continues from its checkpoint in a new invocation.
     Yielded,
 }
 
@@ -333,7 +343,7 @@ impl HandlerError {
         Self { client_error: ErrorBody::new(code.into(), message), verdict: Verdict::Final, source: None }
     }
 
-    /// Creates a failure that is retried. If no attempt is left, the client receives this code and message.
+    /// Creates a failure that is retried. The client receives this code and message only if the last attempt fails.
     #[must_use]
     pub fn retryable(code: impl Into<ErrorCode>, message: impl Into<String>) -> Self {
         Self { verdict: Verdict::Retryable(None), ..Self::failure(code, message) }
@@ -342,9 +352,9 @@ impl HandlerError {
     /// Asks Streamer to run the handler again in a new invocation, from its last
     /// [checkpoint](ProgressReporter::checkpoint).
     ///
-    /// A handler returns this value when little of its [time](ProgressReporter::remaining) remains. Continuing does
-    /// not count as an attempt. The value is an ordinary failure if the request is quick, or if no checkpoint was
-    /// saved.
+    /// A handler returns this value when little of its [time](ProgressReporter::remaining) remains. The new
+    /// invocation continues the same attempt, so it does not use up one of the request's attempts. If the request is
+    /// quick, or has no checkpoint, this value is an ordinary failure.
     #[must_use]
     pub fn continue_later() -> Self {
         Self { client_error: ErrorBody::processing_failed(), verdict: Verdict::Yielded, source: None }
@@ -356,13 +366,14 @@ impl HandlerError {
         Self { verdict: Verdict::Final, ..self }
     }
 
-    /// Makes the failure retryable, after at least `wait` (at most 24 hours).
+    /// Makes the failure retryable, with a wait of at least `wait` before the next attempt. A `wait` above 24 hours
+    /// counts as 24 hours.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { verdict: Verdict::Retryable(Some(wait.min(RetryPolicy::MAX_CAP))), ..self }
     }
 
-    /// Creates the `TIMEOUT` error of an attempt that exceeded its time limit.
+    /// Creates the `TIMEOUT` error for an attempt that exceeded its time limit.
     pub(crate) fn timed_out(message: impl Into<String>) -> Self {
         Self { verdict: Verdict::TimedOut, ..Self::failure(ErrorCode::Timeout, message) }
     }
@@ -392,7 +403,7 @@ impl HandlerError {
     }
 }
 
-/// Formats the error with its causes, for logs.
+/// Formats the error together with its causes, for logs.
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.client_error.code, self.client_error.message)?;
@@ -456,7 +467,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn payload_of_the_wrong_type_is_rejected_with_the_path_of_the_field() {
+    async fn payload_that_does_not_match_the_input_type_is_rejected_with_the_field_path() {
         let handler = || handler_fn(|_: Order, _| async { Ok(()) });
         let mut report = Vec::new();
         for payload in [

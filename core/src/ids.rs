@@ -1,5 +1,5 @@
-//! The ids of requests, connections, users and tenants. Each kind of id has its own type, so that ids cannot be
-//! confused.
+//! The ids of requests, connections, users and tenants. Each kind of id has its own type, so that the compiler
+//! rejects an id of the wrong kind.
 
 use std::fmt;
 use std::hash::Hasher as _;
@@ -51,17 +51,17 @@ string_id! {
     ConnectionId
 }
 string_id! {
-    /// The id of a user: the `sub` claim of a token. It is unique only within the user's tenant.
+    /// The id of a user, from the `sub` claim of the user's token. The id is unique only within the user's tenant.
     UserId
 }
 string_id! {
-    /// The id of a tenant: the `tenant_id` claim of a token.
+    /// The id of a tenant, from the `tenant_id` claim of a token.
     TenantId
 }
 /// The key under which a request is stored: its tenant, its user and the id that the client chose.
 ///
-/// The three parts are joined by `/`, and `%` and `/` within a part are escaped. So two users, or the same `sub` in
-/// two tenants, can use the same id for different requests.
+/// The text of the key consists of these three parts, joined by `/`. Each `%` and `/` within a part is escaped.
+/// Because the key contains tenant and user, different users can choose the same id for their requests.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RequestKey(String);
 
@@ -77,13 +77,13 @@ impl RequestKey {
         Self(joined([tenant.as_str(), user.as_str(), id.as_str()]))
     }
 
-    /// Creates a key from its stored text, as returned by [`as_str`](Self::as_str).
+    /// Creates a key from its text as stored in a table, which [`as_str`](Self::as_str) returned.
     #[must_use]
     pub fn from_stored(key: impl Into<String>) -> Self {
         Self(key.into())
     }
 
-    /// Returns the key as it is stored, such as `acme/ann/r1`.
+    /// Returns the text of the key, such as `acme/ann/r1`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -91,17 +91,19 @@ impl RequestKey {
 
     /// Returns the number of the request's shard, from 0 to `shards - 1`, in a write-sharded index.
     ///
-    /// The number comes from a hash that is the same in all processes and versions, because it is stored.
+    /// The shard number is stored in the index. So it comes from a hash that is the same in all processes and
+    /// versions.
     #[must_use]
     pub fn shard(&self, shards: u8) -> u8 {
         let hash = fnv1a(&self.0);
-        // The low bits of FNV-1a depend on few input bits, so the high half is folded in.
+        // The low bits of an FNV-1a hash depend on few bits of the input, so the high half is mixed into the low
+        // half.
         let folded = (hash >> 32) ^ hash;
         u8::try_from(folded % u64::from(shards.max(1))).unwrap_or(0)
     }
 }
 
-/// Hashes a text with FNV-1a, which gives the same result in every build. Stored keys depend on the result.
+/// Returns the FNV-1a hash of a text. Stored keys contain values of this hash, so it must be the same in every build.
 pub(crate) fn fnv1a(text: &str) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(text.as_bytes());
@@ -114,12 +116,12 @@ impl fmt::Display for RequestKey {
     }
 }
 
-/// Returns the partition key of a user in the `user-connections` index: tenant and user.
+/// Returns the partition key of a user in the index `user-connections`, such as `acme/ann` (tenant and user).
 pub(crate) fn user_key(tenant: &TenantId, user: &UserId) -> String {
     joined([tenant.as_str(), user.as_str()])
 }
 
-/// Joins parts to one key. Different parts always result in different keys.
+/// Joins parts to one key, separated by `/`. Different lists of parts always result in different keys.
 pub(crate) fn joined<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut key = String::new();
     for (n, part) in parts.into_iter().enumerate() {

@@ -1,7 +1,7 @@
-//! The entry points of the six Lambda functions, to be called from their `main`.
+//! The entry points of the six Lambda functions. The `main` of each Lambda function calls its entry point.
 //!
-//! Each entry point reads the environment variables, creates its AWS clients once, and then processes events. If an
-//! environment variable is invalid, the function does not start, and its error lists all problems.
+//! Each entry point reads the environment variables, creates its AWS clients once, and then processes events. If
+//! environment variables are missing or invalid, the function does not start, and its error lists all problems.
 //!
 //! ```no_run
 //! use streamer::app::App;
@@ -14,7 +14,7 @@
 //!
 //! # Required environment variables
 //!
-//! These are required in addition to the variables that Lambda itself sets:
+//! These variables are required in addition to the variables that Lambda itself sets:
 //!
 //! | variable | functions | meaning |
 //! |---|---|---|
@@ -34,17 +34,17 @@
 //! |---|---|---|---|---|---|
 //! | `JWT_ISSUER`, `JWT_AUDIENCE` | connect | required values of the claims `iss` and `aud` in tokens | | any value | |
 //! | `ALLOWED_TENANTS` | connect | comma-separated list of the tenants that may connect | | all tenants | |
-//! | `CANCEL_ON_DISCONNECT` | disconnect | whether closing a connection cancels its requests that have no other subscriber | `true` or `false` | `false` | |
-//! | `ASYNC_THRESHOLD_MS` | router | a request with a longer estimated duration is queued; with 0, every request whose estimate is not zero | ms | 5,000 | 0 to 25,000 |
-//! | `INLINE_LIMIT_MS` | router, processor | a queued request with a longer estimated duration runs alone in the worker instead of beside others in the processor; with 0, every request whose estimate is not zero. Also the time that an invocation of the processor must have left to start a request | ms | 30,000 | 0 to 870,000 |
+//! | `CANCEL_ON_DISCONNECT` | disconnect | `true`: if a connection closes, cancel the requests that came over it, except those with another subscriber | `true` or `false` | `false` | |
+//! | `ASYNC_THRESHOLD_MS` | router | a request with a longer estimated duration is queued; 0 queues every request whose estimate is not zero | ms | 5,000 | 0 to 25,000 |
+//! | `INLINE_LIMIT_MS` | router, processor | a queued request with a longer estimated duration runs alone in the worker instead of beside others in the processor; 0 applies this to every request whose estimate is not zero. An invocation of the processor that has less time left than this value starts no more requests | ms | 30,000 | 0 to 870,000 |
 //! | `RATE_LIMITS_TABLE` | router | name of the table in which [shared rate limits](crate::middleware::RateLimit::shared) are counted | | none | |
 //! | `CONCURRENCY` | processor | number of requests of a batch that run concurrently | requests | 10 | 1 to 100 |
-//! | `LEASE_MS` | processor, worker | duration of a lease: how long a request stays assigned to an invocation that no longer renews the lease | ms | 60,000 | 30,000 to 900,000 |
-//! | `MAX_CONTINUATIONS` | processor, worker, sweeper | how often a request may continue from a checkpoint in a new invocation | times | 100 (a day of invocations of 15 minutes) | 0 to 10,000 |
+//! | `LEASE_MS` | processor, worker | duration of a lease; if an invocation stops renewing its lease, its request can be run again after this time | ms | 60,000 | 30,000 to 900,000 |
+//! | `MAX_CONTINUATIONS` | processor, worker, sweeper | maximum number of times that a request may continue from a checkpoint in a new invocation | times | 100 (a day of invocations of 15 minutes) | 0 to 10,000 |
 //! | `SWEEPER_PACE_MS` | sweeper | interval at which the sweeper queries for due items | ms | 5,000 | 1,000 to 60,000 |
-//! | `REQUEST_TTL_S` | all except connect | how long a terminal request is kept | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
-//! | `LOG_LEVEL` | all | least severe level that is logged | `off`, `error`, `warn`, `info`, `debug` or `trace` | `info` | |
-//! | `STREAMER_RECORD` | all | whether every event and its reply are logged, including tokens and payloads, to make test fixtures from them; enable it only temporarily, and only where logs may contain such data | `true` or `false` | `false` | |
+//! | `REQUEST_TTL_S` | all except connect | how long a request is kept after it has become terminal | s | 604,800 (7 days) | 3,600 to 31,536,000 (a year) |
+//! | `LOG_LEVEL` | all | minimum level of the events that are logged | `off`, `error`, `warn`, `info`, `debug` or `trace` | `info` | |
+//! | `STREAMER_RECORD` | all | `true`: log every event and its reply, including tokens and payloads, as the input for test fixtures; enable recording only temporarily, and only where logs may contain such data | `true` or `false` | `false` | |
 
 use std::sync::Arc;
 
@@ -62,70 +62,70 @@ use crate::handler::handlers_runtime;
 use crate::ports::Timestamp;
 use crate::telemetry::{self, record};
 
-/// The error of an entry point in this module: the function could not start, or could not continue.
+/// The error that an entry point of this module returns if its function cannot start, or cannot continue.
 pub type Error = lambda_runtime::Error;
 
 /// Runs the `connect` function, which accepts WebSocket connections with a valid token.
 ///
 /// # Errors
-/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
+/// An [`Error`] if an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn connect() -> Result<(), Error> {
     run::<LambdaConnect>(App::new())
 }
 
-/// Runs the `disconnect` function, which deletes closed connections and removes them from their requests' subscribers.
+/// Runs the `disconnect` function, which deletes closed connections and unsubscribes them from requests.
 ///
 /// # Errors
-/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
+/// An [`Error`] if an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn disconnect() -> Result<(), Error> {
     run::<LambdaDisconnect>(App::new())
 }
 
 /// Runs the `router` function, which receives the clients' messages, answers quick requests and queues slow ones.
 ///
-/// Handlers run on a separate thread, so that the router can answer in time even if a handler burns CPU without
-/// awaiting. While a handler blocks its thread in this way, later handlers run on a new thread.
+/// Handlers run on a separate thread, so that the router can answer in time even if a handler computes for long
+/// without awaiting. While such a handler blocks its thread, later handlers run on a new thread.
 ///
 /// # Errors
-/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
+/// An [`Error`] if an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn router(app: App) -> Result<(), Error> {
     run::<LambdaRouter>(app)
 }
 
 /// Runs the `processor` function, which runs short queued requests, and dispatches long ones to the worker.
 ///
-/// Handlers run on separate threads, so that a handler that burns CPU does not prevent the renewal of leases and the
-/// push of frames.
+/// Handlers run on separate threads, so that leases are renewed and frames are pushed even while a handler computes
+/// for long without awaiting.
 ///
 /// # Errors
-/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
+/// An [`Error`] if an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn processor(app: App) -> Result<(), Error> {
     run::<LambdaProcessor>(app)
 }
 
 /// Runs the `worker` function, which runs one queued request per invocation.
 ///
-/// The handler runs on a separate thread, so that a handler that burns CPU does not prevent the renewal of the lease
-/// and the push of frames.
+/// The handler runs on a separate thread, so that the lease is renewed and frames are pushed even while the handler
+/// computes for long without awaiting.
 ///
 /// # Errors
-/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
+/// An [`Error`] if an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn worker(app: App) -> Result<(), Error> {
     run::<LambdaWorker>(app)
 }
 
 /// Runs the `sweeper` function, which a schedule invokes once a minute to recover lost requests and deliveries.
 ///
-/// It handles expired leases, lost dispatches, due retries and undelivered terminal frames. The event of the schedule
-/// is ignored.
+/// The sweeper handles expired leases, lost dispatches, due retries and undelivered terminal frames. The content of
+/// the schedule's event is ignored.
 ///
 /// # Errors
-/// If an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
+/// An [`Error`] if an environment variable is missing or invalid, or if Lambda's Runtime API does not answer.
 pub fn sweeper() -> Result<(), Error> {
     run::<LambdaSweeper>(App::new())
 }
 
-/// Reads the environment, creates the function once, and processes events on the current thread.
+/// Reads the environment variables, creates the function once, and processes its events on the current thread.
 fn run<F: Function>(app: App) -> Result<(), Error> {
     let mut environment = Environment::of_process();
     telemetry::init(telemetry::log_level(&mut environment));
@@ -144,7 +144,7 @@ fn run<F: Function>(app: App) -> Result<(), Error> {
             let deadline = Timestamp::from_millis(event.context.deadline);
             function.handle(event.payload, deadline).await.map_err(Error::from)
         };
-        // Boxed, because the future of an event in progress is large.
+        // Boxed, because the future that processes an event is large.
         Box::pin(record::run(is_recording, answer)).await
     })
 }

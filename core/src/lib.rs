@@ -1,8 +1,8 @@
 //! Async request processing for AWS Lambda.
 //!
-//! Clients send requests over an API Gateway WebSocket. Streamer answers a quick request immediately. It stores a slow
-//! request in DynamoDB, runs it from the table's stream, and pushes its progress and result to the client. A slow
-//! request survives crashes, retries, closed connections and Lambda's time limit.
+//! Clients send requests over an API Gateway WebSocket. Streamer answers a quick request immediately. It stores a
+//! slow request in DynamoDB, runs it from the table's stream, and pushes its progress and result to the client. A
+//! slow request survives crashes, retries, closed connections and Lambda's time limit.
 //!
 //! You write a [`Handler`](handler::Handler) for each action, and register the handlers in one [`App`](app::App). The
 //! simplest handler is an async function:
@@ -33,10 +33,10 @@
 //! 2. The functions you deploy: [`lambda`] has one entry point for each of the six functions, and lists their
 //!    environment variables.
 //! 3. The messages and frames on the WebSocket: [`protocol`]. The types of all ids: [`ids`].
-//! 4. The interfaces to AWS, which tests and other adapters can implement: the [`store`], the [`connections`] to
+//! 4. The interfaces to AWS, which a test can replace by its own implementations: the [`store`], the [`connections`] to
 //!    clients, [`dead_letters`], [`telemetry`], and the [`ports`] for time and randomness.
 //!
-//! To test an app, run all functions and tables in the test's own process with the crate `streamer-harness`.
+//! To test an app, use the crate `streamer-harness`, which runs all functions and tables in the test's own process.
 
 pub mod app;
 pub mod handler;
@@ -56,8 +56,8 @@ pub mod store;
 pub mod telemetry;
 pub use service_error::ServiceError;
 
-// Building blocks of the six Lambda functions. They are public only for this workspace's harness, tests and benches,
-// and may change at any time.
+// Building blocks of the six Lambda functions. These modules are public only for this workspace's harness, tests and
+// benches, and may change at any time.
 #[doc(hidden)]
 pub mod auth;
 #[doc(hidden)]

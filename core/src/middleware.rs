@@ -1,8 +1,9 @@
-//! Middleware: [tower] layers around handlers, from Streamer, from the tower ecosystem, or your own.
+//! Middleware: [tower] layers around handlers. A layer can come from Streamer or from the tower ecosystem, or be your
+//! own.
 //!
 //! [`App::layer`](crate::app::App::layer) adds a layer around all actions, including the built-in ones.
-//! [`App::handle_with`](crate::app::App::handle_with) adds a layer around one action. [`from_fn`] makes a layer from an
-//! async function:
+//! [`App::handle_with`](crate::app::App::handle_with) adds a layer around one action. [`from_fn`] makes a layer from
+//! an async function:
 //!
 //! ```
 //! use std::time::Duration;
@@ -32,45 +33,47 @@
 //!
 //! # The path of a call
 //!
-//! Each layer makes a tower service whose request is a [`Call`] and whose response is a [`Reply`]. A queued request
-//! passes the layers at least twice, in different [`Phase`]s: once in the router, before it is queued, and then in
-//! the processor or worker, around each attempt to run it.
+//! Each layer creates a tower service whose request is a [`Call`] and whose response is a [`Reply`]. A queued request
+//! passes the layers at least twice, in different [`Phase`]s. The first time is in the router, before the request is
+//! queued. The other times are in the processor or worker, for each attempt.
 //!
 //! A call passes these steps in order, and its reply passes them in reverse order:
 //!
 //! 1. In the router only: the sender's identity is read from the connection's record, so that every layer sees the
 //!    identity. A message with an unknown action is rejected here, unless the app has a fallback.
-//! 2. The app's layers. The layer that was added last is the first to see the call. A call of a built-in action ends
-//!    after the last layer, with [`Reply::BuiltIn`].
-//! 3. The action's layers. The first layer of a tuple, or of tower's `ServiceBuilder`, is the first to see the call.
+//! 2. The app's layers. The layer that was added last receives the call first. A call of a built-in action ends behind
+//!    the innermost of these layers, with [`Reply::BuiltIn`].
+//! 3. The action's layers. The first layer of a tuple, or of tower's `ServiceBuilder`, receives the call first.
 //! 4. In the router only: the handler's required permission is checked.
 //! 5. The payload is deserialized into the handler's input, and the input is validated.
-//! 6. In the router only: the handler's estimated duration is compared with the threshold. If the estimate is
-//!    longer, the call ends here, with [`Reply::Queue`].
+//! 6. In the router only: the handler's estimated duration is compared with the router's threshold. If the estimate is
+//!    longer, the call ends at this step, with [`Reply::Queue`].
 //! 7. The handler runs.
 //!
-//! The router queues a request only after its reply has passed all layers. It stores the original message: changes
-//! that a layer made to the call are not stored.
+//! The router queues a request only after the [`Reply::Queue`] has passed all layers. The router stores the original
+//! message, so changes that a layer has made to the call are not stored.
 //!
 //! # Runtime and concurrency
 //!
-//! Each call runs in its own task on the handlers' runtime, so that a panic in a layer ends only that call. Calls of
-//! built-in actions run on the router's own runtime instead, so that they are answered even while a handler blocks
-//! its thread.
+//! Each call runs in its own task on the handlers' runtime, so that a panic in a layer ends only one call. Calls of
+//! built-in actions run on the router's own runtime instead, so that the router answers them even while a handler
+//! blocks the handlers' runtime.
 //!
-//! All calls in one Lambda execution environment share one service of each layer. A router's environment processes
-//! one message at a time. A processor's environment runs several requests concurrently, so a concurrency limit
-//! matters there.
+//! All calls in one Lambda execution environment share one service of each layer. An environment of the router
+//! processes one message at a time. An environment of the processor runs several requests concurrently, so a
+//! concurrency limit has an effect only in the processor.
 //!
-//! A layer that rejects calls for a temporary reason, such as load shedding, should be wrapped in [`when_routing`].
-//! Otherwise, it would make queued requests fail in the processor. Add such a layer inside [`Logging`] and
-//! [`Metrics`]. These two are always ready, so they also record calls that wait for capacity further in, and
-//! calls that an inner layer rejects. A load-shedding layer outside of them would never see that there is no capacity.
+//! Wrap a layer that rejects calls for a temporary reason, such as load shedding, in [`when_routing`]. Otherwise this
+//! layer would make queued requests fail in the processor. Add a load-shedding layer inside [`Logging`] and
+//! [`Metrics`], which means before them. These two layers are always ready, so they also record calls that wait for
+//! the capacity of an inner layer, and calls that an inner layer rejects. For the same reason, a load-shedding layer
+//! outside of [`Logging`] and [`Metrics`] would never reject a call.
 //!
 //! # Errors
 //!
-//! A layer's service may fail with any error that converts into a [`BoxError`]. After the error has passed all layers,
-//! Streamer searches the error and its sources for one of these types, and sends the corresponding error to the client:
+//! A layer's service may fail with any error that converts into a [`BoxError`]. After the error has passed all
+//! layers, Streamer searches the error and its sources for one of these types, and sends the corresponding error to
+//! the client:
 //!
 //! | type of the error or of one of its sources | error that the client receives |
 //! |---|---|

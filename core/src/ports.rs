@@ -1,5 +1,5 @@
-//! The ports for time and randomness. All code in this crate gets the time from a [`Clock`] and random bytes from an
-//! [`Entropy`], so that tests and the simulator can control both.
+//! The ports (interfaces) for time and randomness. All code in this crate gets the time from a [`Clock`] and random
+//! bytes from an [`Entropy`], so that tests and the simulator can control time and randomness.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -38,7 +38,7 @@ impl Timestamp {
         self.0 / 1_000
     }
 
-    /// Returns the duration from `earlier` to `self`, or zero if `earlier` is later.
+    /// Returns the duration from `earlier` to `self`, or zero if `earlier` is the later of the two times.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -65,14 +65,14 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
-/// The [`Clock`] of the operating system.
+/// The [`Clock`] that returns the time of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     #[expect(
         clippy::disallowed_methods,
-        reason = "this is the `Clock` port, which all other code must use instead"
+        reason = "this implements the `Clock` port, which all other code must use to get the time"
     )]
     fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -80,7 +80,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A [`Clock`] that follows tokio's time from a given start. Tokio's time is real unless a test has paused it.
+/// A [`Clock`] that starts at a given time and advances with tokio's time, which is real unless a test has paused it.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock {
     epoch: Timestamp,
@@ -107,12 +107,12 @@ pub trait Entropy: fmt::Debug + Send + Sync {
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// The [`Entropy`] of the operating system's random number generator.
+/// The [`Entropy`] that uses the random number generator of the operating system.
 #[derive(Clone, Debug)]
 pub struct SystemEntropy(SystemRandom);
 
 impl SystemEntropy {
-    /// Creates a handle to the operating system's generator.
+    /// Creates a handle to the operating system's random number generator.
     #[must_use]
     pub fn new() -> Self {
         Self(SystemRandom::new())
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn system_clock_shows_2026_or_later_and_entropy_does_not_repeat() {
+    fn system_clock_shows_2026_or_later_and_system_entropy_does_not_repeat() {
         assert!(SystemClock.now() > Timestamp::from_secs(1_767_225_600));
         let (mut a, mut b) = ([0; 16], [0; 16]);
         SystemEntropy::new().fill(&mut a);

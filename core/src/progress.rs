@@ -1,7 +1,7 @@
-//! Progress reports and checkpoints of a handler, and the signal that the handler must stop.
+//! Progress reports and checkpoints of a handler, and the signal that asks the handler to stop.
 //!
-//! A handler finds its [`ProgressReporter`] in [`Context::progress`](crate::handler::Context::progress). Clients
-//! receive the latest report as a `progress` frame, at the pace of the function that runs the handler.
+//! A handler gets its [`ProgressReporter`] from [`Context::progress`](crate::handler::Context::progress). The
+//! function that runs the handler sends the latest report to clients at intervals, as a `progress` frame.
 //!
 //! ```
 //! use streamer::handler::{Context, HandlerError};
@@ -26,17 +26,20 @@ use tokio::time::Instant;
 
 use crate::store::Progress;
 
-/// A handler's interface to report progress, save checkpoints, and learn that it must stop.
+/// Through this interface a handler reports progress, saves checkpoints, and learns that it must stop.
 ///
-/// Reporting never waits. If reports arrive faster than they can be sent, only the latest is sent. Saving a
-/// [checkpoint](Self::checkpoint) waits until the state is stored, because the request may continue from it.
+/// Reporting never waits. If the handler reports faster than frames can be sent, only the latest report is sent.
+/// Saving a [checkpoint](Self::checkpoint) waits until the state is stored, because the request may continue from
+/// this state.
 #[derive(Clone, Debug)]
 pub struct ProgressReporter {
     latest: Arc<watch::Sender<Progress>>,
-    /// Channel for checkpoints to save; `None` for a quick request, whose checkpoints are discarded.
+    /// Channel on which checkpoints are sent to be saved; `None` for a quick request, whose checkpoints are
+    /// discarded.
     checkpoints: Option<mpsc::Sender<Checkpoint>>,
     stop: Arc<watch::Sender<Option<StopReason>>>,
-    /// Time at which the handler will be asked to stop, unless it is stopped earlier; `None` for no limit.
+    /// Time at which the handler will be asked to stop, unless a cancel or a lost lease stops the handler earlier;
+    /// `None` for no limit.
     until: Arc<watch::Sender<Option<Instant>>>,
 }
 
@@ -46,24 +49,25 @@ pub struct ProgressReporter {
 pub enum StopReason {
     /// The user or an operator has cancelled the request.
     Cancelled,
-    /// The attempt has lost its lease. Another attempt may be running the request, and results of this attempt no
-    /// longer count.
+    /// The attempt has lost its lease. Another attempt may already run the request, and the result of this attempt is
+    /// ignored.
     LeaseLost,
-    /// The handler's own [timeout](crate::handler::Handler::timeout) or its invocation's time is up.
+    /// The handler's [timeout](crate::handler::Handler::timeout) has expired, or its invocation ends soon.
     ///
-    /// If the invocation's time is up and the handler has saved a checkpoint in this invocation, the request
-    /// continues from the checkpoint in a new invocation.
+    /// If the invocation ends and the handler has saved a checkpoint in this invocation, the request continues from
+    /// the checkpoint in a new invocation.
     TimeLimitReached,
 }
 
-/// A checkpoint that a handler wants to save, and the channel on which the handler waits for the result.
+/// A checkpoint to save, and the channel on which the handler waits for the result of the save.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     pub(crate) state: Value,
     pub(crate) saved: oneshot::Sender<Result<(), ProgressError>>,
 }
 
-/// The attempt's end of a [`ProgressReporter`]: it receives reports and checkpoints, and asks the handler to stop.
+/// The counterpart of a [`ProgressReporter`]. The code that runs the handler uses it to receive reports and
+/// checkpoints, and to ask the handler to stop.
 #[derive(Debug)]
 pub(crate) struct Reports {
     pub(crate) progress: watch::Receiver<Progress>,
@@ -73,12 +77,13 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// Sets the time at which the handler will be asked to stop, unless it is stopped earlier.
+    /// Sets the time at which the handler will be asked to stop.
     pub(crate) fn end_by(&self, until: Instant) {
         self.until.send_replace(Some(until));
     }
 
-    /// Asks the handler to stop. An earlier reason is kept, unless the new reason is the loss of the lease.
+    /// Asks the handler to stop. If the handler was already asked to stop, only a lost lease replaces the earlier
+    /// reason.
     pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.send_if_modified(|stop| {
             let is_new = stop.is_none() || reason == StopReason::LeaseLost;
@@ -86,7 +91,7 @@ impl Reports {
         });
     }
 
-    /// Rejects all pending and future checkpoints of the handler.
+    /// Rejects all checkpoints that the handler has sent or will send.
     pub(crate) fn refuse_checkpoints(&mut self) {
         self.checkpoints.close();
         while self.checkpoints.try_recv().is_ok() {}
@@ -101,7 +106,7 @@ impl ProgressReporter {
     /// Maximum size of a checkpoint, in bytes of JSON.
     pub const MAX_CHECKPOINT_BYTES: usize = 256 * 1024;
 
-    /// Creates a reporter that starts with the progress `begin`, and the end that receives its reports.
+    /// Creates a reporter whose initial progress is `begin`, and the [`Reports`] that receive its reports.
     pub(crate) fn channel(begin: Progress) -> (Self, Reports) {
         let (latest, progress) = watch::channel(begin);
         let (checkpoints, saved) = mpsc::channel(1);
@@ -119,7 +124,8 @@ impl ProgressReporter {
 
     /// Reports the completed part of the work, as a percentage from 0 to 100, and a description of the current step.
     ///
-    /// The percentage never decreases within an attempt: a percentage below the last one is replaced by the last one.
+    /// The percentage never decreases within an attempt. A percentage below the highest reported one is replaced by
+    /// the highest.
     ///
     /// # Errors
     /// [`ProgressError`] if the percentage is not a number from 0 to 100, if the message is longer than
@@ -133,7 +139,7 @@ impl ProgressReporter {
         if message.len() > Self::MAX_MESSAGE_BYTES {
             return Err(ProgressError::MessageTooLong(message.len()));
         }
-        // Two decimals are precise enough, and keep frames and items short. Adding 0.0 turns a negative zero into zero.
+        // Rounded to two decimals, which keeps frames and items short. Adding 0.0 turns a negative zero into zero.
         let percentage = (percentage * 100.0).round() / 100.0 + 0.0;
         self.latest.send_modify(|progress| {
             progress.percentage = progress.percentage.max(percentage);
@@ -177,14 +183,15 @@ impl ProgressReporter {
 
     /// Saves a state from which the request can continue, and waits until the state is stored.
     ///
-    /// The last saved state is available as [`Context::checkpoint`](crate::handler::Context::checkpoint) to the same
-    /// attempt in a new invocation, and to the next attempt after a failure or a crash. Each call costs one DynamoDB
-    /// write, so save a checkpoint only when repeating the work since the last one would cost more.
+    /// [`Context::checkpoint`](crate::handler::Context::checkpoint) returns the last saved state when the attempt
+    /// continues in a new invocation, and to the next attempt after a failure or a crash. Each call costs one
+    /// DynamoDB write. So save a checkpoint only if it would cost more to repeat the work since the last checkpoint.
     ///
     /// # Errors
     /// [`ProgressError`] if the state cannot be serialized to JSON or is larger than
     /// [`MAX_CHECKPOINT_BYTES`](Self::MAX_CHECKPOINT_BYTES), if the state could not be stored, or if the lease is
-    /// lost. A handler that must stop for another reason can still save a checkpoint within its grace period.
+    /// lost. A handler that must stop because of a cancel or a time limit can still save a checkpoint within its
+    /// grace period.
     pub async fn checkpoint(&self, state: impl Serialize) -> Result<(), ProgressError> {
         let invalid = |problem: String| ProgressError::Checkpoint { problem };
         let state = serde_json::to_value(state)
@@ -204,10 +211,11 @@ impl ProgressReporter {
         result.await.map_err(|_| stopped())?
     }
 
-    /// Returns how much time the handler has before its timeout or the end of its invocation.
+    /// Returns the time that the handler has left before its timeout or the end of its invocation; [`Duration::MAX`]
+    /// if there is no limit.
     ///
-    /// A handler that works in steps should check before each step whether enough time remains. The result is
-    /// [`Duration::MAX`] if there is no limit. A cancellation or a lost lease can stop the handler earlier.
+    /// A handler that works in steps should check before each step that enough time remains. A cancel or a lost lease
+    /// can stop the handler earlier.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         match *self.until.borrow() {
@@ -216,34 +224,36 @@ impl ProgressReporter {
         }
     }
 
-    /// Returns why the handler must stop; `None` while it may continue.
+    /// Returns the reason why the handler must stop; `None` while the handler may continue.
     ///
-    /// A handler that must stop has a grace period to clean up. Then it is dropped.
+    /// A handler that must stop has a grace period to clean up. At the end of the grace period, the handler is
+    /// dropped.
     #[must_use]
     pub fn stop_reason(&self) -> Option<StopReason> {
         *self.stop.borrow()
     }
 
-    /// Waits until the handler must stop, and returns the reason. Use it in a `select!` beside the handler's work.
+    /// Waits until the handler must stop, and returns the reason. Use this method as a branch of a `select!` whose
+    /// other branch is the handler's work.
     pub async fn stopped(&self) -> StopReason {
         let mut stop = self.stop.subscribe();
         loop {
             if let Some(reason) = *stop.borrow_and_update() {
                 return reason;
             }
-            // Never an error, because `self` owns the sender.
+            // `changed` never fails, because `self` owns the sender.
             if stop.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }
     }
 
-    /// Asks the handler to stop. An earlier reason is kept.
+    /// Asks the handler to stop for `reason`, unless the handler was already asked to stop.
     pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason).is_none());
     }
 
-    /// Brings forward the time at which the handler will be asked to stop. A later time has no effect.
+    /// Changes the time at which the handler will be asked to stop to `until`, if `until` is the earlier time.
     pub(crate) fn end_by(&self, until: Instant) {
         self.until.send_if_modified(|set| {
             let is_earlier = set.is_none_or(|set| until < set);
@@ -265,26 +275,26 @@ fn json_bytes(metadata: &Map<String, Value>) -> usize {
 
 /// The reason why a progress report, metadata or a checkpoint was rejected.
 ///
-/// The handler may ignore the error and continue, or return it with `?`.
+/// A handler may ignore the error and continue, or return the error with `?`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ProgressError {
-    /// The percentage is not a number from 0 to 100.
+    /// The percentage, which this variant contains, is not a number from 0 to 100.
     Percentage(f64),
-    /// The message is too long; the value is its length in bytes.
+    /// The progress message is too long; this variant contains the message's length in bytes.
     MessageTooLong(usize),
-    /// The handler must stop for the given reason, and can no longer report.
+    /// The handler must stop for the contained reason, and its reports are no longer accepted.
     Stopped(StopReason),
     /// The checkpoint is invalid or could not be stored.
     Checkpoint {
-        /// Description of the problem, which completes the sentence "the checkpoint …".
+        /// Description of the problem; the error text puts "the checkpoint" before it.
         problem: String,
     },
-    /// The metadata is too large or cannot be serialized to JSON.
+    /// The progress metadata is too large or cannot be serialized to JSON.
     Metadata {
         /// Key of the rejected metadata entry.
         key: String,
-        /// Description of the problem, which completes the sentence "the progress metadata …".
+        /// Description of the problem; the error text puts "progress metadata" and the key before it.
         problem: String,
     },
 }
@@ -319,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn latest_progress_report_wins_and_its_percentage_never_decreases() {
+    fn latest_progress_message_is_kept_and_the_percentage_never_decreases() {
         let (reporter, reports) = ProgressReporter::channel(Progress::default());
         let seen = reports.progress;
         reporter.report(10.0, "a").unwrap();
@@ -387,7 +397,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn checkpoint_call_waits_for_the_save_and_fails_if_the_save_is_dropped() {
+    async fn checkpoint_waits_until_it_is_saved_and_fails_if_its_result_is_dropped() {
         let (reporter, mut reports) = ProgressReporter::channel(Progress::default());
         let saves = tokio::spawn({
             let reporter = reporter.clone();
@@ -408,7 +418,7 @@ mod tests {
         assert_eq!(
             unanswered.await.unwrap(),
             lost,
-            "a checkpoint whose result is dropped counts as not saved"
+            "a checkpoint counts as not saved if the channel for its result is dropped"
         );
         drop(reports);
         assert_eq!(reporter.checkpoint(5).await, lost);

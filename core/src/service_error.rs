@@ -10,19 +10,21 @@ pub struct ServiceError {
 }
 
 impl ServiceError {
-    /// Creates an error for a call that may succeed later. `context` describes the operation, for the error text.
+    /// Creates an error for a call that may succeed when it is repeated later. `context` is the text of the error,
+    /// such as `dead letter d1 was not sent`.
     #[must_use]
     pub fn transient(context: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { context: context.into(), is_transient: true, source: source.into() }
     }
 
-    /// Creates an error for a call that fails until a configuration or an IAM policy is fixed.
+    /// Creates an error for a call that the service refused. The call keeps failing until someone fixes the
+    /// configuration or an IAM policy. `context` is the text of the error.
     #[must_use]
     pub fn refused(context: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { context: context.into(), is_transient: false, source: source.into() }
     }
 
-    /// Returns whether the same call may succeed later.
+    /// Returns `true` if the call may succeed when it is repeated later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         self.is_transient

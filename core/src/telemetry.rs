@@ -1,4 +1,4 @@
-//! Logs and metrics of the functions, as JSON lines on standard output.
+//! Logs and metrics of the Lambda functions, as JSON lines on standard output.
 //!
 //! Log events are written with `tracing`, one JSON object per line, for queries with CloudWatch Logs Insights.
 //! Metrics are written as [`MetricLine`]s, from which CloudWatch extracts metrics without an API call.
@@ -20,13 +20,13 @@ use crate::config::Environment;
 
 pub use emf::{MetricLine, MetricSink, StandardOutput};
 
-/// Reads the least severe level to log from the environment variable `LOG_LEVEL`; default `info`.
+/// Reads the environment variable `LOG_LEVEL`, the minimum level of the events that are logged; default `info`.
 #[doc(hidden)]
 pub fn log_level(environment: &mut Environment<'_>) -> LevelFilter {
     environment.or_default("LOG_LEVEL", LevelFilter::INFO, "off, error, warn, info, debug or trace")
 }
 
-/// Sets up logging: events of `level` and above are written to standard output, as JSON lines.
+/// Sets up logging. Events of at least `level` are written to standard output as JSON lines.
 ///
 /// Only the first call in a process has an effect.
 pub(crate) fn init(level: LevelFilter) {
@@ -34,11 +34,11 @@ pub(crate) fn init(level: LevelFilter) {
     let _ = dispatcher::set_global_default(writing(level, io::stdout));
 }
 
-/// Creates a `tracing` dispatcher that calls `line` with each event of `level` and above, formatted as the log line
-/// on Lambda.
+/// Creates a `tracing` dispatcher that calls `line` with each event of at least `level`, formatted like the log lines
+/// of a function on Lambda.
 ///
-/// It is for processes that run several functions, such as the local stage: each function's future runs with its own
-/// dispatcher, set with `tracing::instrument::WithSubscriber`.
+/// Use it in a process that runs several functions, such as the local stage. Run each function's future with its own
+/// dispatcher, which `tracing::instrument::WithSubscriber` sets.
 #[doc(hidden)]
 pub fn lines_to(level: LevelFilter, line: impl Fn(&str) + Send + Sync + 'static) -> Dispatch {
     let line = Arc::new(line);
@@ -60,7 +60,8 @@ where
     Dispatch::new(subscriber)
 }
 
-/// A writer that calls a function with each line. The JSON formatter writes each event in a single `write` call.
+/// A writer that calls a function with each log line. This works because the JSON formatter writes each event in a
+/// single `write` call.
 struct Lines<F>(Arc<F>);
 
 impl<F: Fn(&str)> io::Write for Lines<F> {
@@ -74,7 +75,7 @@ impl<F: Fn(&str)> io::Write for Lines<F> {
     }
 }
 
-/// Formats an error and all its sources on one line, separated by colons.
+/// Formats an error and all its sources (causes) on one line, separated by colons, the error itself first.
 pub(crate) struct Causes<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Causes<'_> {

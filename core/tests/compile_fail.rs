@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::process::Command;
 
-/// Version prefix of the compiler whose diagnostics the `.stderr` files contain: the oldest supported compiler, which
-/// CI uses. Other versions word the diagnostics differently.
+/// Version prefix of the oldest supported compiler, which CI uses. The `.stderr` files contain the diagnostics of
+/// this compiler. Other versions word the diagnostics differently.
 const COMPILER: &str = "rustc 1.95.";
 
 #[test]
@@ -16,7 +16,7 @@ fn invalid_handler_or_layer_fails_to_compile_with_the_expected_diagnostic() {
     if version.starts_with(COMPILER) {
         trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
     } else {
-        // `eprintln!` would be captured, so that nobody sees the output of a passing test.
+        // `eprintln!` is not used, because the test harness hides its output if the test passes.
         let version = version.trim();
         writeln!(
             std::io::stderr(),

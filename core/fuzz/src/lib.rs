@@ -15,12 +15,12 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use serde_json::Value;
-use streamer::app::App;
-use streamer::executor::{ExecutorSettings, Executor};
-use streamer::auth::{Algorithm, TokenVerifier};
 use streamer::ServiceError;
+use streamer::app::App;
+use streamer::auth::{Algorithm, TokenVerifier};
 use streamer::connections::ApiGatewayConnections;
 use streamer::dead_letters::{DeadLetter, DeadLetters};
+use streamer::executor::{Executor, ExecutorSettings};
 use streamer::functions::{Connect, Disconnect};
 use streamer::handler::{Context, Handler, HandlerError, HandlerRuntime};
 use streamer::ids::RequestKey;
@@ -32,7 +32,7 @@ use streamer::telemetry::{MetricLine, MetricSink};
 use streamer::worker::dispatch::WorkerDispatch;
 use tokio::runtime::{Builder, Runtime};
 
-/// The Lambda functions under test, and the tokio runtime that runs them.
+/// The Lambda functions that the targets fuzz, and the tokio runtime that runs these functions.
 pub struct Functions {
     pub connect: Connect<DynamoConnectionStore>,
     pub disconnect: Disconnect<DynamoConnectionStore, DynamoRequestQueue>,
@@ -84,7 +84,7 @@ async fn echo(input: Value) -> Result<Value, HandlerError> {
     Ok(input)
 }
 
-/// A handler whose requests are queued.
+/// A handler with an estimated duration of 60 s, so that the router queues its requests.
 struct Slow;
 
 impl Handler for Slow {
@@ -102,7 +102,7 @@ impl Handler for Slow {
 
 impl Functions {
     pub fn new() -> Self {
-        // Time is paused, so that timers fire without real waiting.
+        // Tokio's time is paused, so that timers fire without real waiting.
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let mut app = App::new();
         app.handle("echo", echo).unwrap().handle("slow", Slow).unwrap();
@@ -147,12 +147,15 @@ impl Functions {
         functions
     }
 
-    /// Checks that the router accepts the stubbed connection. Otherwise it would reject every message at the start,
-    /// and the fuzz targets would not reach the code behind that check.
+    /// Checks that the router accepts the connection that [`FixedResponses`] returns. Otherwise the router would
+    /// reject every message early, and the fuzz target would never reach the later code.
     fn check(&self) {
         let event = include_str!("../seeds/gateway_event/message_quick.json");
         let answer = self.runtime.block_on(self.router.route(&serde_json::from_str(event).unwrap()));
-        assert!(answer.contains("\"success\":true"), "router accepts the stubbed connection: {answer}");
+        assert!(
+            answer.contains("\"success\":true"),
+            "router answers a message of the stubbed connection with success: {answer}"
+        );
     }
 }
 
@@ -194,8 +197,8 @@ fn credentials() -> Credentials {
     Credentials::new("fuzz", "fuzz", None, None, "fuzz")
 }
 
-/// An HTTP client with fixed responses: every connection exists, every new request is stored, and every update of a
-/// request fails its condition.
+/// An HTTP client with fixed responses. According to them, every connection exists, every new request is stored, and
+/// every update of a request fails its condition.
 #[derive(Clone, Debug)]
 struct FixedResponses;
 

@@ -1,5 +1,5 @@
-//! Fuzzes the parser of list cursors, which callers pass back to continue a list. No text makes the parser panic, and
-//! a valid cursor is unchanged after it is formatted and parsed again.
+//! Fuzzes the parser of list cursors. A caller passes a cursor back to request the next page of a list. No text makes
+//! the parser panic, and a valid cursor is unchanged after it is formatted and parsed again.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Fuzzes `connect`, `disconnect` and `router` with events of API Gateway. Each returns a valid response to every
-//! event.
+//! Fuzzes the functions `connect`, `disconnect` and `router` with events of API Gateway. Each function must return a
+//! valid response to every event.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Fuzzes the decoders of DynamoDB items with item images of stream records. A decoder returns an error or a value,
-//! and the value is unchanged after it is encoded and decoded again.
+//! Fuzzes the decoders of DynamoDB items with images of items, as in stream records. A decoder returns an error or a
+//! value, and a decoded value is unchanged after it is encoded and decoded again.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ fuzz_target!(|image: &[u8]| {
         let again = connection_item::encode(&connection);
         assert_eq!(connection_item::decode(&again), Ok(connection));
     }
-    // Only open requests are encoded as a whole item; a terminal request is written with an update.
+    // Only an open request can be encoded as a whole item; the terminal write is an update of the stored item.
     if let Ok(request) = request_item::decode(&item, &[])
         && request.ending.is_none()
     {

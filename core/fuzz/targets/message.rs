@@ -12,8 +12,8 @@ fuzz_target!(|text: &str| match Message::parse(text) {
     Ok(message) => {
         let Message { id, action, payload, metadata } = &message;
         let written = json!({"id": id, "action": action, "payload": payload, "metadata": metadata});
-        // A serialized number can be longer than the original. So the only possible error is that the message is too
-        // large.
+        // A serialized number can be longer than the number in the input. So the only possible error is that the
+        // serialized message is too large.
         match Message::parse(&written.to_string()) {
             Ok(again) => assert_eq!(again, message),
             Err(rejected) => assert_eq!(rejected.error.code.as_str(), "PAYLOAD_TOO_LARGE"),

@@ -1,5 +1,5 @@
-//! Fuzzes the processor with batches of stream records. The processor reports only records of the batch as
-//! failed, and at most as many as the batch contains.
+//! Fuzzes the processor with batches of stream records. The processor must report only records of the batch as
+//! failed, and at most as many failures as the batch has records.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ thread_local! {
 
 fuzz_target!(|text: &[u8]| {
     let Ok(event) = serde_json::from_slice::<Value>(text) else { return };
-    // serde also deserializes a struct from an array, which has no key `Records`.
+    // serde would also deserialize a `StreamBatch` from an array, but the checks below need the key `Records`.
     if !event.is_object() {
         return;
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// An error as a client sees it. It never contains internal error texts.
+/// An error as it is sent to a client. Internal error texts are never part of it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ErrorBody {
     /// Kind of the error, for programs.
@@ -35,9 +35,10 @@ impl ErrorBody {
         Self::new(ErrorCode::Cancelled, "The request was cancelled")
     }
 
-    /// Replaces an error that is too large for a frame by one with the same code, a short message and no details.
+    /// Shortens an error that is too large for a frame: keeps the code, removes the details, and replaces the message
+    /// by a short one.
     ///
-    /// A code longer than 128 bytes becomes `PROCESSING_FAILED`.
+    /// A code longer than 128 bytes is replaced by `PROCESSING_FAILED`.
     #[must_use]
     pub fn without_details(self) -> Self {
         const MAX_CODE_BYTES: usize = 128;
@@ -53,7 +54,7 @@ impl ErrorBody {
         self
     }
 
-    /// Creates a `VALIDATION_ERROR` that lists the invalid fields in `details.fields`.
+    /// Creates a `VALIDATION_ERROR` whose `details.fields` lists the invalid fields of the payload.
     #[must_use]
     pub fn invalid_fields(fields: &[FieldError]) -> Self {
         let message = fields.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -64,9 +65,9 @@ impl ErrorBody {
 /// A validation error of one field of a payload.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct FieldError {
-    /// Path of the invalid field in the payload, such as `filter.dates[0]`; empty for the payload itself.
+    /// Path of the invalid field in the payload, such as `filter.dates[0]`; empty if the whole payload is invalid.
     pub path: String,
-    /// Description of the problem and of a valid value, such as `must be at least 1`.
+    /// Description of the field's problem, such as `must be at least 1`.
     pub message: String,
 }
 
@@ -130,7 +131,7 @@ error_codes! {
     Forbidden = "FORBIDDEN",
     /// The request does not exist, or belongs to another user.
     NotFound = "NOT_FOUND",
-    /// The client sends too many requests, and must wait before the next one.
+    /// The client sends too many requests, and must wait before it sends the next request.
     RateLimited = "RATE_LIMITED",
     /// The request exceeded its time limit.
     Timeout = "TIMEOUT",
@@ -142,7 +143,7 @@ error_codes! {
     PayloadTooLarge = "PAYLOAD_TOO_LARGE",
     /// Processing the request failed.
     ProcessingFailed = "PROCESSING_FAILED",
-    /// An unexpected failure in the server, which the request did not cause.
+    /// The server failed unexpectedly, and the request was not the cause.
     InternalError = "INTERNAL_ERROR",
 }
 

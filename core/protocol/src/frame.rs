@@ -5,43 +5,43 @@ use serde_json::{Map, Value};
 
 use crate::{ErrorBody, RequestId};
 
-/// A frame that the server sends to a client. Timestamps are whole seconds since the Unix epoch.
+/// A frame that the server sends to a client. Timestamps in frames are whole seconds since the Unix epoch.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Frame {
-    /// The response to a quick request, that is, a request that was not queued.
+    /// The response to a quick request, which is a request that was answered without being queued.
     Response {
         /// Id of the answered request.
         request_id: RequestId,
-        /// Whether the handler succeeded.
+        /// `true` if the handler succeeded; `false` if it returned an error.
         success: bool,
-        /// Output of the handler; `None` if the handler failed.
+        /// Output of the request's handler; `None` if the handler failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data: Option<Value>,
         /// Error that the handler returned; `None` if the handler succeeded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<ErrorBody>,
     },
-    /// A slow request was accepted and stored. It will reach a terminal status.
+    /// A slow request was accepted and stored. Its result follows in a later `complete` or `error` frame.
     Acknowledgment {
         /// Id of the accepted request.
         request_id: RequestId,
-        /// Status of the request as a word of the protocol, such as `queued`.
+        /// Status of the request as a protocol keyword, such as `queued`.
         status: String,
-        /// Status of the request as a sentence, for users.
+        /// Description of the status, for users.
         message: String,
     },
     /// The progress of a queued request.
     Progress {
-        /// Id of the request.
+        /// Id of the queued request that is being processed.
         request_id: RequestId,
         /// Completed part of the work in percent, from 0 to 100.
         percentage: f64,
         /// Description of the current step of the work.
         message: String,
-        /// Time at which the frame was made, in seconds since the Unix epoch.
+        /// Time at which this progress frame was created, in seconds since the Unix epoch.
         timestamp: u64,
-        /// Additional facts that the handler reports about its work; omitted from the JSON if empty.
+        /// Progress metadata that the handler has set; omitted from the JSON if empty.
         #[serde(default, skip_serializing_if = "Map::is_empty")]
         metadata: Map<String, Value>,
         /// Sequence number of the frame among the frames of its request.
@@ -49,28 +49,29 @@ pub enum Frame {
     },
     /// The last frame of a queued request that succeeded.
     Complete {
-        /// Id of the request.
+        /// Id of the request that succeeded.
         request_id: RequestId,
         /// Always `true`: a failed request ends with an `error` frame instead.
         success: bool,
-        /// Output of the handler.
+        /// Output of the request's handler.
         result: Value,
         /// Time at which the request completed, in seconds since the Unix epoch.
         timestamp: u64,
         /// Sequence number of the frame among the frames of its request.
         seq: Seq,
     },
-    /// A message was rejected, or a queued request failed or was cancelled. For a queued request this is the last
-    /// frame.
+    /// A message was rejected, or a request failed or was cancelled. An `error` frame is the last frame of its
+    /// request.
     Error {
-        /// Id of the request; `None` if the rejected message has no usable id.
+        /// Id of the request that was rejected, failed or was cancelled; `None` if the rejected message has no valid
+        /// id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         request_id: Option<RequestId>,
-        /// Code, message and details of the error.
+        /// Error code, message for users, and details for programs.
         error: ErrorBody,
-        /// Time of the error, in seconds since the Unix epoch.
+        /// Time of the rejection, failure or cancellation, in seconds since the Unix epoch.
         timestamp: u64,
-        /// Sequence number of the frame if it is the last frame of a queued request; otherwise `None`.
+        /// Sequence number of the last frame of a queued request; `None` if the request was not queued.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seq: Option<Seq>,
     },
@@ -86,7 +87,7 @@ impl Frame {
         serde_json::to_string(self).expect("frames contain only serializable values")
     }
 
-    /// Returns the id of the request that the frame belongs to; `None` for an `error` frame without a request id.
+    /// Returns the id of the frame's request; `None` for an `error` frame without a request id.
     #[must_use]
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
@@ -98,7 +99,7 @@ impl Frame {
         }
     }
 
-    /// Returns whether this is the last frame of its request.
+    /// Returns `true` if this frame is the last one of its request: a `response`, `complete` or `error` frame.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         match self {
@@ -110,9 +111,10 @@ impl Frame {
 
 /// The sequence number of a frame among the frames of its request.
 ///
-/// Its value is `epoch · 2²⁰ + n` for the `n`-th frame of an attempt; each attempt has a higher epoch than the one
-/// before. So sequence numbers increase across attempts and processes, although not every number is stored. Clients
-/// drop frames whose sequence number is not higher than the highest that they have seen.
+/// The `n`-th frame of an attempt has the sequence number `epoch · 2²⁰ + n`, where each attempt of a request has a
+/// higher epoch than the attempt before. So sequence numbers increase across attempts and processes, although not
+/// every number is stored. A client drops a frame if its sequence number is not higher than that of every earlier
+/// frame of the request.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct Seq(u64);
@@ -120,7 +122,7 @@ pub struct Seq(u64);
 impl Seq {
     const BITS_PER_EPOCH: u32 = 20;
 
-    /// Returns the sequence number directly before the first frame of the attempt with this `epoch`.
+    /// Returns the number directly before the sequence number of the first frame of the attempt with this `epoch`.
     #[must_use]
     pub const fn start_of(epoch: u64) -> Self {
         Self(epoch << Self::BITS_PER_EPOCH)
@@ -128,9 +130,9 @@ impl Seq {
 
     /// Returns the next sequence number of the same attempt.
     ///
-    /// An attempt has 2²⁰ sequence numbers. After the last one, `next` returns the same number again, so that an
-    /// attempt never uses a number of the next attempt. Ten frames a second use up the range after 29 hours, and a
-    /// Lambda invocation lasts at most 15 minutes.
+    /// An attempt has 2²⁰ sequence numbers. After the last number, `next` repeats the last number, so that an attempt
+    /// never uses a number of the next attempt. Ten frames per second would use up these
+    /// numbers after 29 hours, but a Lambda invocation lasts at most 15 minutes.
     #[must_use]
     pub const fn next(self) -> Self {
         let last_of_epoch = self.0 | ((1 << Self::BITS_PER_EPOCH) - 1);
@@ -241,7 +243,10 @@ mod tests {
             let back: Option<Frame> = serde_json::from_str(&frame.to_json()).ok();
             // `data: null` deserializes to `None`: the JSON does not distinguish `null` from an absent value.
             let has_null_data = matches!(&frame, Frame::Response { data: Some(Value::Null), .. });
-            assert!(has_null_data || back.as_ref() == Some(&frame), "{frame:?} deserializes as {back:?}");
+            assert!(
+                has_null_data || back.as_ref() == Some(&frame),
+                "frame is unchanged after a JSON round trip: {frame:?}, found {back:?}"
+            );
         }
     }
 

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 use crate::outline::{BYTE_ORDER_MARK, Outline};
 use crate::{ErrorBody, ErrorCode, MAX_FRAME_BYTES, RequestId};
 
-/// A message that a client sends: a request for an action.
+/// A message from a client, which requests an action.
 ///
-/// [`parse`](Self::parse) follows the usual rules for JSON. If a key occurs twice, the last value counts. A number that
-/// is not a 64-bit integer is parsed as a double, and may be rounded.
+/// [`parse`](Self::parse) treats unusual JSON like most parsers. If a key occurs twice, its last value is used. A
+/// number that does not fit into a 64-bit integer is parsed as a double, and may be rounded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Id that the client chose for the request; `None` if the client sent no id.
@@ -21,10 +21,10 @@ pub struct Message {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// The error for a message that was rejected, with the request id that the message named.
+/// The error for a message that was rejected, and the request id from the message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RejectedMessage {
-    /// Id of the request; `None` if the message has no usable id.
+    /// Request id from the rejected message; `None` if the message has no valid id.
     pub id: Option<RequestId>,
     /// Error to send to the client.
     pub error: ErrorBody,
@@ -44,8 +44,8 @@ impl Message {
     ///
     /// # Errors
     /// [`RejectedMessage`] if the text is too large, nested too deeply or not a JSON object, or if its action, id or
-    /// metadata is invalid. The error contains the request's id if the id can be read, even if the rest of the
-    /// text is not valid JSON.
+    /// metadata is invalid. The error contains the request id if the id is readable, even if the rest of the text is
+    /// not valid JSON.
     pub fn parse(text: &str) -> Result<Self, RejectedMessage> {
         let Outline { id, depth } = Outline::of(text);
         let rejected = |error| RejectedMessage { id: id.and_then(|id| RequestId::parse(&id).ok()), error };
@@ -108,8 +108,8 @@ fn take_action(object: &mut Map<String, Value>) -> Result<String, String> {
     }
 }
 
-/// Removes `metadata` from the message. Values that are not strings are kept as their JSON text, because the client of
-/// the published Go implementation sends `true` as a value.
+/// Removes the key `metadata` from the message, and returns its entries. A value that is not a string is converted to
+/// its JSON text, because the client of the published Go implementation sends `true` as a value.
 fn take_metadata(object: &mut Map<String, Value>) -> Result<BTreeMap<String, String>, String> {
     let entries = match object.remove("metadata") {
         None | Some(Value::Null) => return Ok(BTreeMap::new()),

@@ -1,13 +1,15 @@
-/// The id and nesting depth of a message, found even if the text is truncated, nested very deeply, or not valid JSON.
+/// The id and the nesting depth of a message. The scan also works for text that is truncated, nested very deeply, or
+/// not valid JSON.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Outline {
-    /// String value of the outermost object's key `id`; the last one if the key occurs twice, as in JSON parsers.
+    /// String value of the key `id` of the outermost object. If the key occurs twice, its last value is used, as in
+    /// JSON parsers.
     pub(super) id: Option<String>,
     /// Maximum nesting depth of objects and arrays in the text.
     pub(super) depth: usize,
 }
 
-/// Position of the scanner within the outermost object.
+/// The part of a key-value pair that the scanner expects next in the outermost object.
 #[derive(Clone, Copy)]
 enum Position {
     Key,
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn outline_takes_the_id_of_the_outermost_object() {
+    fn outline_contains_the_id_of_the_outermost_object() {
         for text in [
             r#"{"id":"r1"}"#,
             "\u{feff} \r\n\t{ \"id\" : \"r1\" }",

@@ -2,13 +2,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The id of a request, chosen by its client. Different users may use the same id for different requests.
+/// The id of a request, chosen by the client that sends the request. Two users may use the same id for different
+/// requests.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Maximum length of an id that a client may choose, in characters.
+    /// Maximum length of a request id that a client may choose, in characters.
     pub const MAX_CHARS: usize = 128;
 
     /// Creates a request id from a text, without validating the text.
@@ -23,11 +24,11 @@ impl RequestId {
         &self.0
     }
 
-    /// Validates an id that a client chose.
+    /// Validates a request id that a client chose.
     ///
     /// # Errors
-    /// A description of the problem if the text is empty, longer than [`MAX_CHARS`](Self::MAX_CHARS) characters, or
-    /// contains control characters.
+    /// A description of the problem, such as `must not be empty`, if the id is empty, is longer than
+    /// [`MAX_CHARS`](Self::MAX_CHARS) characters, or contains control characters.
     pub fn parse(text: &str) -> Result<Self, String> {
         let chars = text.chars().count();
         if chars == 0 {

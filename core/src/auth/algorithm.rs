@@ -14,7 +14,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Returns the value of `alg` in a token's header (RFC 7518, section 3.1; RFC 8037, section 3.1).
+    /// Returns the algorithm's name in the header `alg` of a token (RFC 7518, section 3.1; RFC 8037, section 3.1).
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Algorithm, signature};
 
-/// The keys that verify tokens, each pinned to one algorithm.
+/// The keys that verify tokens. Each key is pinned to one algorithm.
 pub(super) struct Keys(Vec<Key>);
 
 struct Key {
@@ -18,7 +18,7 @@ struct Key {
     key: DecodingKey,
 }
 
-/// Shows only the id and the algorithm of each key, because a key may be a secret.
+/// Shows the id and the algorithm of each key, but not the key itself, because a key may be a secret.
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.0.iter().map(|key| (&key.id, key.algorithm))).finish()
@@ -28,7 +28,7 @@ impl fmt::Debug for Keys {
 impl Keys {
     /// Minimum length of an HS256 secret, in bytes.
     const MIN_SECRET_BYTES: usize = 32;
-    /// Key sizes for which ring verifies RSA signatures, in bits.
+    /// Sizes of RSA keys that ring accepts, in bits.
     const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
     /// Length of an uncompressed point on the curve P-256, in bytes.
     const P256_POINT_BYTES: usize = 65;
@@ -43,9 +43,9 @@ impl Keys {
         Ok(Self(vec![Key { id: None, algorithm, key }]))
     }
 
-    /// Parses a JSON Web Key Set, and keeps its keys for these algorithms.
+    /// Parses a JSON Web Key Set, and keeps those of its keys that are for one of these algorithms.
     pub(super) fn set(algorithms: &[Algorithm], jwks: &str) -> Result<Self, String> {
-        // The error must not quote the text, which may contain a secret.
+        // The error must not quote `jwks`, which may contain a secret.
         let set: KeySet = serde_json::from_str(jwks).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             format!(
@@ -87,12 +87,12 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// Returns whether `signature` is a valid signature of `message` under the key that a token's header
-    /// selects.
+    /// Returns `true` if `signature` is a valid signature of `message` with the key that a token's header
+    /// selects. `algorithm` and `id` are the header's `alg` and `kid`.
     ///
-    /// A header selects at most one key, so a token cannot make the verifier try one key after another.
+    /// A header selects at most one key, so a token cannot make the verifier try several keys.
     pub(super) fn verify(&self, algorithm: &str, id: Option<&str>, message: &[u8], signature: &[u8]) -> bool {
-        // An algorithm to which no key is pinned, including `none`, selects no key.
+        // If no key is pinned to the algorithm, for example to `none`, no key is selected.
         let of_algorithm = || self.0.iter().filter(|key| key.algorithm.as_str() == algorithm);
         let found = match id {
             Some(id) => of_algorithm()
@@ -105,7 +105,7 @@ impl Keys {
 }
 
 fn secret_text(secret: &str) -> Result<DecodingKey, String> {
-    // A public key as the secret would let anyone who has the public key sign tokens.
+    // If a public key were accepted as the secret, anyone who has the public key could sign tokens.
     if secret.contains("-----BEGIN") {
         return Err("is in PEM format; HS256 requires a shared secret instead".into());
     }
@@ -122,8 +122,7 @@ fn secret_bytes(secret: &[u8]) -> Result<DecodingKey, String> {
     Ok(DecodingKey::from_secret(secret))
 }
 
-/// Parses a public key in PEM. Refuses keys that jsonwebtoken accepts but with which ring would fail to
-/// verify any token.
+/// Parses a public key in PEM. Refuses keys that jsonwebtoken can parse but with which ring cannot verify tokens.
 fn public_key(algorithm: Algorithm, key: &str) -> Result<DecodingKey, String> {
     let pem = key.replace("\\n", "\n");
     if pem.contains("PRIVATE KEY-----") {
@@ -162,9 +161,9 @@ fn rsa_numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((n, e))
 }
 
-/// Returns the contents of the first value in `der`, and the bytes after it (X.690, section 8.1).
+/// Returns the contents of the first value in `der`, and the bytes after this value (X.690, section 8.1).
 ///
-/// Returns `None` if the first value does not have this tag, or is cut off.
+/// Returns `None` if the first value has a tag other than `tag`, or is truncated.
 fn der_value(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (first, rest) = der.strip_prefix(&[tag])?.split_first()?;
     let (len, rest) = match first.checked_sub(0x80) {
@@ -206,10 +205,10 @@ struct Jwk {
 
 /// The reason why a key of a JSON Web Key Set is not used.
 enum Unusable {
-    /// The key is ignored, and the other keys of the set are used. Issuers publish keys for other purposes
-    /// and of unknown types, which a reader should ignore (RFC 7517, section 5).
+    /// The key is ignored, and the other keys of the set are used. The contained text is the reason. Issuers
+    /// also publish keys for other purposes and of unknown types, which should be ignored (RFC 7517, section 5).
     Ignored(String),
-    /// The whole set is refused, because the key can only be there by mistake.
+    /// The whole set is refused, because it contains this key by mistake. The contained text is the reason.
     Refused(String),
 }
 
@@ -306,7 +305,7 @@ mod tests {
         verifier.verify(token, NOW).map(|_| ())
     }
 
-    /// Returns the JWK of `key` with the kid `k1` and these members replaced; null removes a member.
+    /// Returns the JWK of `key` with the kid `k1`, and replaces the members in `changes`. A null removes a member.
     fn changed(key: &TestKey, changes: &Value) -> Value {
         changed_object(key.jwk("k1"), changes)
     }
@@ -390,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn key_without_a_kid_verifies_tokens_whose_kid_no_other_key_has() {
+    fn key_without_a_kid_verifies_tokens_whose_kid_matches_no_key_of_the_set() {
         let (named, unnamed) = (TestKey::new(Algorithm::EdDsa), TestKey::new(Algorithm::EdDsa));
         let verifier =
             verifier(&ASYMMETRIC, &[changed(&unnamed, &json!({"kid": null})), named.jwk("named")]).unwrap();
@@ -400,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn key_of_a_set_refuses_tokens_of_other_algorithms() {
+    fn key_of_a_key_set_refuses_tokens_of_any_algorithm_except_its_own() {
         for pinned in ALL {
             let verifier = verifier(&ALL, &[TestKey::new(pinned).jwk("k1")]).unwrap();
             for named in ALL.into_iter().filter(|named| *named != pinned) {
@@ -419,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn token_signed_with_a_public_key_of_the_set_as_hs256_secret_is_refused() {
+    fn hs256_token_signed_with_a_public_key_of_the_key_set_as_secret_is_refused() {
         let rsa = TestKey::new(Algorithm::Rs256);
         let verifier =
             verifier(&ALL, &[rsa.jwk("k1"), TestKey::new(Algorithm::Hs256).jwk("secret")]).unwrap();
@@ -434,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_of_a_set_verifies_only_if_hs256_is_configured() {
+    fn secret_of_a_key_set_verifies_tokens_only_if_hs256_is_configured() {
         let (secret, public) = (TestKey::new(Algorithm::Hs256), TestKey::new(Algorithm::EdDsa));
         let set = [secret.jwk("secret"), public.jwk("public")];
         let token = secret.sign_as("secret", &claims());
@@ -443,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_key_is_ignored_in_a_key_set_and_refused_if_alone() {
+    fn unusable_key_is_ignored_unless_it_is_the_only_key_of_its_key_set() {
         let good = TestKey::new(Algorithm::EdDsa);
         let [rsa, ec, ed, oct] = ALL.map(TestKey::new);
         let short_modulus = URL_SAFE_NO_PAD.encode([0xff; 128]);

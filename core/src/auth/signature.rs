@@ -1,8 +1,8 @@
-//! Verifies token signatures with ring, which is small, starts quickly, and verifies RS256 far faster than
-//! pure Rust.
+//! Verifies token signatures with the crate ring, which is small, starts quickly, and verifies RS256 far faster
+//! than implementations in pure Rust.
 //!
-//! jsonwebtoken's own verification is not used, because it needs one cryptography provider for the whole
-//! process. A library must not choose the provider for its users.
+//! The verification of the crate jsonwebtoken is not used, because it requires one cryptography provider for the
+//! whole process. A library must not choose this provider for the programs that use the library.
 
 use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 use ring::hmac;
@@ -12,7 +12,7 @@ use ring::signature::{
 
 use super::Algorithm;
 
-/// Returns whether `signature` is a valid signature of `message` under `algorithm` and `key`.
+/// Returns `true` if `signature` is a valid signature of `message` with `algorithm` and `key`.
 pub(super) fn is_valid(algorithm: Algorithm, key: &DecodingKey, message: &[u8], signature: &[u8]) -> bool {
     let verified = match (algorithm, key.kind()) {
         (Algorithm::Hs256, DecodingKeyKind::SecretOrDer(secret)) => {

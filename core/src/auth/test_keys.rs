@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Algorithm, TokenVerifier};
 
-/// A private key or HS256 secret that signs tokens, as an issuer holds it.
+/// The private key or HS256 secret with which a token issuer signs tokens.
 pub(crate) enum TestKey {
     Rs256(Box<rsa::KeyPair>),
     Es256(EcdsaKeyPair),
@@ -56,10 +56,10 @@ impl TestKey {
         }
     }
 
-    /// Returns the key to configure on the verifier's side: the public key in PEM, or the HS256 secret.
+    /// Returns the key that a verifier needs: the public key in PEM, or the HS256 secret.
     pub(crate) fn verification_key(&self) -> String {
-        // DER prefixes of SubjectPublicKeyInfo before the key bytes: RFC 5480 for P-256, RFC 8410 for
-        // Ed25519.
+        // Bytes of the DER structure SubjectPublicKeyInfo before the key itself: RFC 5480 for P-256, RFC 8410
+        // for Ed25519.
         const P256: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
         const ED25519: &str = "302a300506032b6570032100";
         match self {
@@ -110,7 +110,7 @@ impl TestKey {
         self.sign_text(&header.to_string(), &claims.to_string())
     }
 
-    /// Returns a signed token with the given header and claims texts, valid or not.
+    /// Returns a signed token with these texts as header and claims, even if the texts are not valid JSON.
     pub(crate) fn sign_text(&self, header: &str, claims: &str) -> String {
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.signature(signed.as_bytes()));
@@ -135,7 +135,7 @@ impl TestKey {
     }
 }
 
-/// Returns the JSON object with the members in `changes` replaced; a null in `changes` removes the member.
+/// Returns the JSON object after replacing the members in `changes`. A null in `changes` removes the member.
 pub(super) fn changed_object(mut object: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         if value.is_null() {

@@ -8,8 +8,8 @@ use super::*;
 use crate::ids::{RequestId, RequestKey};
 
 const ALL: [Algorithm; 4] = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256];
-/// Current time in the tests, in seconds. It is far from the real time, so that a use of the system clock
-/// would fail a test.
+/// Current time in the tests, in seconds since the Unix epoch. It is far in the past, so that a test fails if the
+/// code uses the system clock.
 const NOW_SECS: u64 = 1_000_000;
 const NOW: Timestamp = Timestamp::from_secs(NOW_SECS);
 
@@ -17,12 +17,12 @@ fn claims() -> Value {
     json!({"sub": "ann", "tenant_id": "acme", "exp": NOW_SECS + 60})
 }
 
-/// Returns valid claims with these members replaced; null removes a member.
+/// Returns valid claims after replacing the members in `changes`. A null removes a member.
 fn claims_with(changes: &Value) -> Value {
     changed_object(claims(), changes)
 }
 
-/// Verifies a correctly signed token with these claims.
+/// Verifies a token that has these claims and a valid signature.
 fn verify_claims(claims: &Value) -> Result<Identity, TokenRefused> {
     verify_claims_text(&claims.to_string())
 }
@@ -72,7 +72,7 @@ fn token_with_changed_header_claims_or_signature_is_refused() {
 }
 
 #[test]
-fn token_signed_with_another_key_is_refused() {
+fn token_signed_with_an_untrusted_key_is_refused() {
     for algorithm in [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256] {
         let (trusted, other) = (TestKey::new(algorithm), TestKey::new(algorithm));
         let refused = trusted.verifier().verify(&other.sign(&claims()), NOW);
@@ -81,7 +81,7 @@ fn token_signed_with_another_key_is_refused() {
 }
 
 #[test]
-fn key_refuses_tokens_of_algorithms_other_than_its_pinned_one() {
+fn key_refuses_tokens_of_any_algorithm_except_its_pinned_algorithm() {
     for pinned in ALL {
         let verifier = TestKey::new(pinned).verifier();
         for named in ALL.into_iter().filter(|named| *named != pinned) {
@@ -93,7 +93,7 @@ fn key_refuses_tokens_of_algorithms_other_than_its_pinned_one() {
 }
 
 #[test]
-fn token_signed_with_the_public_key_as_hs256_secret_is_refused() {
+fn token_signed_with_the_rsa_public_key_as_hs256_secret_is_refused() {
     let forger = TestKey::Hs256(RSA_PUBLIC.to_owned());
     let verifier = TestKey::new(Algorithm::Rs256).verifier();
     assert_eq!(verifier.verify(&forger.sign(&claims()), NOW), Err(TokenRefused::Signature));
@@ -104,7 +104,7 @@ fn token_signed_with_the_public_key_as_hs256_secret_is_refused() {
 }
 
 #[test]
-fn unsigned_tokens_and_unknown_algorithms_are_refused() {
+fn token_that_is_unsigned_or_names_an_unknown_algorithm_is_refused() {
     for algorithm in ALL {
         let key = TestKey::new(algorithm);
         let verifier = key.verifier();
@@ -265,7 +265,7 @@ fn token_with_an_invalid_or_out_of_range_time_is_refused() {
             json!(u64::MAX),
             json!(1e300),
             json!(253_402_300_800_u64),
-            // A time in milliseconds by mistake; read as seconds, it is in the year 55,840.
+            // A time that was sent in milliseconds by mistake. In seconds, it is in the year 55,840.
             json!(1_700_000_000_000_u64),
             json!("1000060"),
             json!(true),
@@ -346,7 +346,7 @@ fn permissions_must_be_a_list_of_strings_null_or_absent() {
     };
     assert_eq!(permissions(""), Ok(Vec::new()));
     assert_eq!(permissions(r#","permissions":[]"#), Ok(Vec::new()));
-    // An issuer in Go encodes an empty list as null.
+    // An issuer written in Go encodes an empty list as null.
     assert_eq!(permissions(r#","permissions":null"#), Ok(Vec::new()));
     assert_eq!(permissions(r#","permissions":["a","b"]"#), Ok(vec!["a".into(), "b".into()]));
     for wrong in [r#""admin""#, "[1]", "[null]", r#"{"admin":true}"#, "true"] {

@@ -7,20 +7,20 @@ use crate::ids::TenantId;
 use crate::ports::Timestamp;
 use crate::telemetry::Causes;
 
-/// The key that verifies tokens, or the place from which a function reads the key at its start.
+/// The key that verifies tokens, or the location from which a function reads this key when it starts.
 #[derive(Debug)]
 pub enum TokenKey {
-    /// A key from an environment variable, as a verifier that is ready to use.
+    /// The verifier with a key that was set in an environment variable.
     Given(TokenVerifier),
-    /// The place of a key that is still to be read, and the settings of the verifier to create with it.
+    /// The location of a key that must be read first, and the settings for the verifier.
     Stored(StoredValue, TokenSettings),
 }
 
 impl TokenKey {
     /// Reads `ALLOWED_TENANTS` and the variables that begin with `JWT_` from the environment.
     ///
-    /// See [`lambda`](crate::lambda) for the variables. Returns `None` if a variable is missing or invalid;
-    /// the problem is recorded in `environment`, which reports all problems together.
+    /// See [`lambda`](crate::lambda) for the list of variables. If a variable is missing or invalid, records the
+    /// problem in `environment`, and returns `None`.
     pub fn from_env(environment: &mut Environment<'_>) -> Option<Self> {
         let algorithms = environment.parsed("JWT_ALGORITHM", |names| {
             names.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<Algorithm>, _>>()
@@ -55,7 +55,7 @@ impl TokenKey {
         }
     }
 
-    /// Returns the verifier. Reads the key first if the key is stored outside of the environment.
+    /// Returns the verifier. If the key is stored in SSM or Secrets Manager, reads the key first.
     ///
     /// # Errors
     /// [`ConfigError`] if the stored key cannot be read or is not valid.

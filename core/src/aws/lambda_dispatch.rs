@@ -9,11 +9,11 @@ use crate::ports::Clock;
 use crate::service_error::ServiceError;
 use crate::worker::dispatch::{WorkerDispatch, WorkerEvent};
 
-/// Characters to percent-encode in a path segment: all except letters, digits and `-._~` (RFC 3986, section
-/// 2.3).
+/// Characters that are percent-encoded in a path segment: all except letters, digits and `-._~` (RFC 3986,
+/// section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Dispatches requests to the worker by invoking its Lambda function asynchronously.
+/// Dispatches requests to the worker: invokes the worker's Lambda function asynchronously with the request's key.
 #[derive(Clone, Debug)]
 pub struct LambdaDispatch {
     aws: AwsEnvironment,
@@ -22,16 +22,16 @@ pub struct LambdaDispatch {
 }
 
 impl LambdaDispatch {
-    /// Creates a dispatch to the worker function of this name or ARN.
+    /// Creates a dispatcher to the worker. `function` is the name or the ARN of the worker's Lambda function.
     #[must_use]
     pub fn new(aws: AwsEnvironment, clock: Arc<dyn Clock>, function: impl Into<String>) -> Self {
         Self { aws, clock, function: function.into() }
     }
 
-    /// Builds an asynchronous `Invoke` call of Lambda's API (2015-03-31). Lambda answers 202 once the event
-    /// is queued.
+    /// Builds an asynchronous `Invoke` call of Lambda's API, version 2015-03-31. Lambda answers with status 202
+    /// when it has queued the event.
     fn call(&self, event: &WorkerEvent) -> Result<SignedCall, serde_json::Error> {
-        // Encoded because an ARN contains colons.
+        // Percent-encoded, because an ARN contains colons.
         let function = utf8_percent_encode(&self.function, RESERVED);
         Ok(SignedCall {
             service: "lambda",
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dispatch_makes_three_tries_on_transient_errors_and_one_if_refused() {
+    async fn dispatch_is_tried_three_times_on_transient_errors_and_once_if_refused() {
         let busy = (
             429,
             r#"{"Reason":"ReservedFunctionConcurrentInvocationLimitExceeded","Type":"User","message":"Rate Exceeded."}"#,

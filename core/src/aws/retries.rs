@@ -1,4 +1,4 @@
-//! Retries of DynamoDB errors that the SDK does not retry by default, such as conflicts with transactions.
+//! Retries for DynamoDB errors that the SDK does not retry by default, such as conflicts with transactions.
 
 use aws_sdk_dynamodb::config::interceptors::InterceptorContext;
 use aws_sdk_dynamodb::config::retry::{ClassifyRetry, RetryAction};
@@ -9,11 +9,12 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::CancellationReason;
 
-/// Retry classifier for writes and transactions that conflict with another transaction, and for transactions
-/// that are throttled. The SDK's standard classifiers do not retry any of them.
+/// Retry classifier that retries writes and transactions that conflict with another transaction, and transactions
+/// that are throttled. The SDK's standard classifiers do not retry these errors.
 ///
-/// A retried transaction keeps its client request token. If the first try succeeded, DynamoDB recognizes the
-/// token and does not execute the transaction again; a transaction that was cancelled is executed again.
+/// A retry of a transaction sends the same client request token. If an earlier try has succeeded, DynamoDB
+/// recognizes the token, and does not execute the transaction a second time. If the transaction was cancelled,
+/// DynamoDB executes it.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct RetryTransactions;
@@ -44,7 +45,7 @@ impl ClassifyRetry for RetryTransactions {
 
 /// Returns the retry action for a transaction that was cancelled for these reasons, one reason per write.
 ///
-/// A failed condition or an invalid value is not retried, because another try would fail in the same way.
+/// A transaction with a failed condition or an invalid value is not retried, because another try would fail too.
 fn after_cancellation(reasons: &[CancellationReason]) -> RetryAction {
     let mut action = RetryAction::NoActionIndicated;
     for reason in reasons {

@@ -1,5 +1,5 @@
-//! Tests of the DynamoDB client's retries: number of attempts, total duration, and no attempt after a call is
-//! dropped.
+//! Tests of the DynamoDB client's retries: the number of attempts, the total duration, and the end of all attempts
+//! when a call is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,10 +17,10 @@ use super::tests::with_endpoints;
 use super::*;
 use crate::store::dynamodb::test_answers::error_answer;
 
-/// A fake DynamoDB that counts its calls and gives each call the same answer.
+/// A fake DynamoDB that counts its calls, and returns the same answer to each call.
 #[derive(Clone, Debug)]
 struct CountingDynamo {
-    /// The answer to every call; with `None`, calls are never answered.
+    /// Answer to every call; `None` if calls are never answered.
     answer: Option<fn() -> HttpResponse>,
     calls: Arc<AtomicUsize>,
 }
@@ -83,7 +83,7 @@ async fn unanswered_dynamodb_call_fails_after_eight_seconds_including_retries() 
     assert_eq!(
         dynamodb.calls(),
         3,
-        "two attempts time out after 3 s each, the third after the remaining 2 s"
+        "two attempts time out after 3 s each, and a third attempt ends at the timeout of the call"
     );
     assert_eq!(started.elapsed().as_secs(), 8);
 }
@@ -102,7 +102,7 @@ async fn dropped_dynamodb_call_sends_no_more_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_dynamodb_call_is_not_retried() {
+async fn dynamodb_call_with_a_validation_error_is_not_retried() {
     let dynamodb = CountingDynamo::new(Some(|| error_answer(400, "ValidationException", "wrong")));
     assert!(dynamodb.get().await.is_none());
     assert_eq!(dynamodb.calls(), 1);

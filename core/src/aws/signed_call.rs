@@ -1,6 +1,6 @@
-//! Signed calls of AWS services for which no SDK client is linked.
+//! Calls of AWS services for which no SDK client is linked.
 //!
-//! The calls are signed in this module, and sent through the HTTP client that all SDK clients share.
+//! This module signs the calls, and sends them through the HTTP client that all SDK clients share.
 
 use std::error::Error;
 use std::fmt;
@@ -28,38 +28,38 @@ type Source = Box<dyn Error + Send + Sync>;
 /// A signed POST request to an AWS service.
 #[derive(Debug)]
 pub(super) struct SignedCall {
-    /// Name of the service in the signature and in the regional host name, such as `sqs`.
+    /// Name of the called service in the signature and in the regional host name, such as `sqs`.
     pub(super) service: &'static str,
-    /// Configured endpoint URL of the service; with `None`, the service's regional endpoint is called.
+    /// Configured endpoint URL of the called service; `None` for the service's regional endpoint.
     pub(super) endpoint: Option<String>,
-    /// Path of the URL after the host, percent-encoded.
+    /// Path of the called URL, percent-encoded.
     pub(super) path: String,
     pub(super) headers: Vec<(&'static str, &'static str)>,
     pub(super) body: String,
 }
 
-/// Number, timeout and spacing of the tries of a signed call.
+/// Retry policy of a signed call: the number of tries, their timeout, and the waits between them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CallPolicy {
-    /// Maximum number of tries, including the first.
+    /// Maximum number of tries of the call, including the first try.
     pub(super) tries: u32,
-    /// Timeout of each try.
+    /// Timeout of each single try.
     pub(super) timeout: Duration,
-    /// Wait before the second try; each later wait is longer by the same time.
+    /// Wait before the second try. The wait before the third try is twice as long, and so on.
     pub(super) interval: Duration,
 }
 
 impl CallPolicy {
-    /// Policy for calls that delay the run of a request: three tries within five seconds.
+    /// Policy for calls for which the processing of a request must wait: three tries within five seconds.
     pub(super) const SHORT: Self =
         Self { tries: 3, timeout: Duration::from_millis(1_500), interval: Duration::from_millis(100) };
 }
 
 impl SignedCall {
-    /// Makes the call, and retries transient failures under `policy`. Returns the body of the response.
+    /// Makes the call, and retries transient failures as `policy` says. Returns the body of the response.
     ///
-    /// `context` is the text of the returned error, and names the failed operation. The waits have no jitter,
-    /// because a function makes few signed calls.
+    /// `context` is the text of the returned error, which names the failed operation. The waits between tries
+    /// have no jitter, because a function makes few signed calls.
     pub(super) async fn make(
         &self,
         aws: &AwsEnvironment,
@@ -161,7 +161,7 @@ impl SignedCall {
             SignableBody::Bytes(self.body.as_bytes()),
         )?;
         let (instructions, _) = sign(signable, &params)?.into_parts();
-        // Only the path: the orchestrator adds the endpoint when it sends the request.
+        // The request contains only the path. The SDK's orchestrator adds the endpoint when it sends the request.
         let mut request = http::Request::post(&self.path);
         for (name, value) in &self.headers {
             request = request.header(*name, *value);
@@ -172,8 +172,8 @@ impl SignedCall {
     }
 }
 
-/// A signed request as the orchestrator's input. Its `Debug` output hides the request, which must not appear
-/// in a log.
+/// A signed request as the input of the SDK's orchestrator. The `Debug` output hides the request, because the request
+/// must not appear in a log.
 struct SignedRequest(HttpRequest);
 
 impl fmt::Debug for SignedRequest {
@@ -184,7 +184,7 @@ impl fmt::Debug for SignedRequest {
 
 /// The failure of one try of a signed call.
 struct FailedTry {
-    /// Whether another try would fail in the same way.
+    /// `true` if the call must not be retried, because another try would fail too.
     is_final: bool,
     source: Source,
 }
@@ -199,7 +199,7 @@ impl FailedTry {
     }
 }
 
-/// The error response of an AWS service.
+/// The error in a response of an AWS service.
 #[derive(Debug)]
 struct ErrorResponse {
     status: u16,
@@ -209,8 +209,8 @@ struct ErrorResponse {
 }
 
 impl ErrorResponse {
-    /// Parses an error response. `kind` is the `x-amzn-errortype` header, which gives the error code of
-    /// services that omit it from the body, such as Lambda.
+    /// Parses an error response. `kind` is the header `x-amzn-errortype`, which contains the error code if the
+    /// service omits the code from the body, as Lambda does.
     fn new(status: u16, kind: Option<&str>, body: &[u8]) -> Self {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |names: [&str; 2]| names.iter().find_map(|name| body[name].as_str());

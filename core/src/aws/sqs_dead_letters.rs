@@ -11,8 +11,8 @@ use crate::service_error::ServiceError;
 
 /// Sends dead letters to an SQS queue. The body of each message is the [`DeadLetter`] as JSON.
 ///
-/// An SQS message holds at most 1 MiB. A larger dead letter is sent without its payload, and without further
-/// fields if necessary; [`DeadLetter::left_out`] lists them.
+/// An SQS message has at most 1 MiB. A larger dead letter is sent without its payload, and without more fields if
+/// necessary. [`DeadLetter::left_out`] lists the removed fields.
 #[derive(Clone, Debug)]
 pub struct SqsDeadLetters {
     aws: AwsEnvironment,
@@ -21,10 +21,10 @@ pub struct SqsDeadLetters {
 }
 
 impl SqsDeadLetters {
-    /// Maximum size of an SQS message: 1 MiB.
+    /// Maximum size of an SQS message, in bytes: 1 MiB.
     const MAX_MESSAGE_BYTES: usize = 1_048_576;
 
-    /// Creates a sender for the queue with this URL.
+    /// Creates a sender that sends dead letters to the queue with this URL.
     #[must_use]
     pub fn new(aws: AwsEnvironment, clock: Arc<dyn Clock>, queue_url: impl Into<String>) -> Self {
         Self { aws, clock, queue_url: queue_url.into() }
@@ -57,19 +57,19 @@ impl DeadLetters for SqsDeadLetters {
     }
 }
 
-/// Returns scheme and host of a URL, with the port if there is one; `None` if `url` is not an absolute URL.
+/// Returns the scheme, the host and the optional port of a URL; `None` if `url` is not an absolute URL.
 fn origin(url: &str) -> Option<String> {
     let url: Uri = url.parse().ok()?;
     Some(format!("{}://{}", url.scheme()?, url.authority()?))
 }
 
-/// Removes one field from a dead letter, and returns the field's name and value.
+/// A function that removes one field from a dead letter, and returns the field's name and value.
 type TakeField = fn(&mut DeadLetter) -> (&'static str, Value);
 
-/// Returns the dead letter as the body of a message.
+/// Returns the dead letter as the body of an SQS message.
 ///
-/// If the body would be larger than `max_bytes`, fields are removed until it fits, in this order: payload,
-/// error details, history, metadata.
+/// If the body is larger than `max_bytes`, fields are removed until the body fits, in this order: payload, error
+/// details, history, metadata.
 fn message(letter: &DeadLetter, max_bytes: usize) -> Result<String, serde_json::Error> {
     let mut message = text(letter)?;
     if message.len() <= max_bytes {
@@ -95,10 +95,10 @@ fn message(letter: &DeadLetter, max_bytes: usize) -> Result<String, serde_json::
     Ok(message)
 }
 
-/// Returns the dead letter as JSON in the characters that SQS accepts.
+/// Returns the dead letter as JSON that contains only characters that SQS accepts.
 ///
-/// serde escapes all characters that SQS rejects, except U+FFFE and U+FFFF. They can occur only in JSON
-/// strings, so escaping them here is safe.
+/// serde escapes all characters that SQS rejects, except U+FFFE and U+FFFF. This function escapes these two. They can
+/// occur only within JSON strings, where an escape has the same meaning.
 fn text(letter: &DeadLetter) -> Result<String, serde_json::Error> {
     let json = serde_json::to_string(letter)?;
     Ok(json.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"))
@@ -152,7 +152,7 @@ mod tests {
 
     async fn send(letter: &DeadLetter, answers: &[(u16, &str)]) -> (Result<(), ServiceError>, Vec<String>) {
         let (url, requests) = serve(answers);
-        // Without a configured endpoint, the call goes to the host in the queue's URL.
+        // No endpoint is configured, so the call goes to the host in the queue's URL.
         let aws = with_endpoints(&[]);
         let letters =
             SqsDeadLetters::new(aws, Arc::new(FixedClock), format!("{url}/123456789012/dead-letters"));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dead_letter_send_makes_three_tries_on_transient_errors_and_one_if_refused() {
+    async fn dead_letter_send_is_tried_three_times_on_transient_errors_and_once_if_refused() {
         let letter = letter(Value::Null);
         let throttled = (400, r#"{"__type":"com.amazonaws.sqs#RequestThrottled","message":"Rate exceeded"}"#);
         let (was_sent, requests) = send(&letter, &[throttled, (500, ""), (200, "{}")]).await;
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(
             cut,
             DeadLetter { payload: Value::Null, left_out: cut.left_out.clone(), ..whole.clone() },
-            "only the payload is left out"
+            "a dead letter that is one byte too large is sent without its payload, and is otherwise unchanged"
         );
 
         let least: DeadLetter = serde_json::from_str(&message(&whole, 1).unwrap()).unwrap();

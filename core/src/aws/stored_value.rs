@@ -9,14 +9,13 @@ use super::signed_call::{CallPolicy, SignedCall};
 use crate::ports::Timestamp;
 use crate::service_error::ServiceError;
 
-/// A setting that is stored in an AWS service instead of an environment variable. A function reads it once,
-/// at start.
+/// The location of a setting that is stored in an AWS service instead of an environment variable. A function
+/// reads the setting once, when it starts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StoredValue {
-    /// Name or ARN of a Systems Manager parameter; a `SecureString` parameter is decrypted.
+    /// Name or ARN of a Systems Manager parameter. A `SecureString` parameter is decrypted when it is read.
     SsmParameter(String),
-    /// Name or ARN of a Secrets Manager secret, of which the current version is read. The secret must be
-    /// text.
+    /// Name or ARN of a Secrets Manager secret. The current version of the secret is read, and must be text.
     Secret(String),
 }
 
@@ -24,14 +23,15 @@ impl StoredValue {
     const CALL_POLICY: CallPolicy =
         CallPolicy { tries: 3, timeout: Duration::from_millis(2_500), interval: Duration::from_millis(200) };
 
-    /// Reads the value with one signed POST, tried up to three times.
+    /// Reads the value with a signed POST request, which is tried up to three times.
     ///
-    /// No SDK client is linked for this call, because the client of Secrets Manager alone would add 162 KB to
-    /// `connect`. All tries end well within the ten seconds that Lambda gives a function to start.
+    /// No SDK client is linked for this call, because the client of Secrets Manager alone would add 162 KB to the
+    /// function `connect`. All tries together take less than the ten seconds in which a function must start on
+    /// Lambda.
     ///
     /// # Errors
-    /// [`StoredValueError`] if the value does not exist or is not text, if permission to read it is missing,
-    /// or if the service does not respond.
+    /// [`StoredValueError`] if the value does not exist or is not text, if the function has no permission to read
+    /// the value, or if the service does not respond.
     pub async fn read(&self, aws: &AwsEnvironment, now: Timestamp) -> Result<String, StoredValueError> {
         let context = format!("{self} cannot be read");
         let body =
@@ -83,7 +83,7 @@ impl fmt::Display for StoredValue {
     }
 }
 
-/// The error if a [`StoredValue`] could not be read.
+/// The reason why a [`StoredValue`] could not be read.
 #[derive(Debug)]
 pub struct StoredValueError(ServiceError);
 
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reading_a_stored_value_makes_three_tries_on_transient_errors() {
+    async fn reading_a_stored_value_is_tried_three_times_on_transient_errors() {
         let throttled = (400, r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#);
         let failed = (500, r#"{"__type":"InternalServiceError"}"#);
         let (value, requests) = read(&secret(), &[throttled, failed, (200, r#"{"SecretString":"s"}"#)]).await;
@@ -201,7 +201,7 @@ mod tests {
         let token = key.sign_as("k1", &json!({"sub": "ann", "tenant_id": "acme", "exp": 1_700_000_060}));
         assert_eq!(verifier(&set).await.unwrap().verify(&token, NOW).unwrap().user, "ann".into());
         let refused = verifier("not a key").await.unwrap_err().to_string();
-        let expected = "the environment of this function is wrong: the secret \"streamer/JWKS\": the key is not a public key in PEM";
+        let expected = "the configuration of this function is invalid: the secret \"streamer/JWKS\": the key is not a public key in PEM";
         assert!(refused.starts_with(expected), "{refused}");
     }
 

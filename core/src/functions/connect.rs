@@ -23,7 +23,7 @@ use crate::telemetry::Causes;
 
 /// The `connect` function: handles the gateway's `$connect` event.
 ///
-/// Accepts a client with a valid token, and stores the connection with the identity from the token.
+/// It accepts a client with a valid token, and stores the connection with the user and tenant from the token.
 #[derive(Debug)]
 pub struct Connect<C> {
     verifier: TokenVerifier,
@@ -32,27 +32,28 @@ pub struct Connect<C> {
 }
 
 /// Maximum length of each stored property of a client, such as its user agent, in bytes. Longer values are
-/// cut off, because a client's headers may have up to 8 KiB.
+/// truncated, because a client's headers may have up to 8 KiB.
 const MAX_METADATA_BYTES: usize = 256;
 
-/// The token that a client sent, and the subprotocol to select in the reply.
+/// The token that a client sent, and the WebSocket subprotocol to select in the reply.
 struct Credentials<'a> {
     token: Option<&'a str>,
     subprotocol: Option<&'a str>,
 }
 
 impl<C: ConnectionStore> Connect<C> {
-    /// Creates a function that accepts clients whose token passes `verifier`, and stores their connections in
-    /// `connections`.
+    /// Creates a function that accepts a client if `verifier` accepts the client's token, and that stores the
+    /// connection in `connections`.
     #[must_use]
     pub fn new(verifier: TokenVerifier, connections: C, clock: Arc<dyn Clock>) -> Self {
         Self { verifier, connections, clock }
     }
 
-    /// Returns the reply to a `$connect` event, before `deadline`, the end of the invocation.
+    /// Handles a `$connect` event. Returns the reply before `deadline`, the end of the invocation.
     ///
-    /// Status 200 opens the connection. Status 401 refuses the client's token, with a JSON body whose `code`
-    /// gives the reason. Status 500 reports an internal error, such as a connection that could not be stored.
+    /// A reply with status 200 opens the connection. Status 401 means that the token was refused; the `code` in
+    /// the JSON body is the reason. Status 500 means an internal error, for example because the connection could
+    /// not be stored.
     pub async fn answer(
         &self,
         event: &ApiGatewayWebsocketProxyRequest,
@@ -64,7 +65,7 @@ impl<C: ConnectionStore> Connect<C> {
         let identity = match verified {
             Ok(identity) => identity,
             Err(refused) => {
-                // Only at debug level, because any client can cause a refusal at will.
+                // Logged only at debug level, because any client can cause any number of refusals.
                 tracing::debug!(code = refused.code(), "token refused; connection not opened");
                 return error_reply(401, refused.code(), &refused.to_string());
             }
@@ -94,19 +95,19 @@ impl<C: ConnectionStore> Connect<C> {
             Some(Err(error)) => {
                 tracing::error!(
                     connection = %connection.id, error = %Causes(&error),
-                    "connection could not be stored; not opened"
+                    "connection could not be stored; connection not opened"
                 );
                 return internal_error();
             }
             None => {
-                tracing::error!(connection = %connection.id, "connection write timed out; not opened");
+                tracing::error!(connection = %connection.id, "write of the connection timed out; connection not opened");
                 return internal_error();
             }
         }
         let Connection { id, identity, .. } = connection;
         tracing::info!(connection = %id, user = %identity.user, tenant = %identity.tenant, "connection opened");
         let mut accepted = reply(200, None);
-        // A browser that offers subprotocols closes the connection unless the reply selects one of them.
+        // A browser that offers subprotocols closes the connection if the reply selects none of them.
         if let Some(Ok(subprotocol)) = subprotocol.map(HeaderValue::from_str) {
             accepted.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
         }
@@ -114,7 +115,7 @@ impl<C: ConnectionStore> Connect<C> {
     }
 }
 
-/// The `connect` function as it runs on Lambda, with DynamoDB as its connection store.
+/// The `connect` function as it runs on Lambda, where it stores connections in DynamoDB.
 pub type LambdaConnect = Connect<DynamoConnectionStore>;
 
 /// Settings of the `connect` function, from its environment variables.
@@ -162,10 +163,10 @@ fn truncated(value: &str) -> &str {
     &value[..end]
 }
 
-/// Finds the client's token, and the subprotocol to select in the reply.
+/// Returns the client's token, and the WebSocket subprotocol to select in the reply.
 ///
-/// The token comes from the query, otherwise from the `Authorization` header, otherwise from the offered
-/// subprotocols. An empty value counts as absent, because clients build URLs from tokens that may be missing.
+/// The token is taken from the first of these places that contains one: the query, the header `Authorization`, the
+/// offered subprotocols. An empty value counts as absent, because a client may insert a missing token into its URL.
 fn credentials(event: &ApiGatewayWebsocketProxyRequest) -> Credentials<'_> {
     let offered: Vec<&str> = header_text(&event.headers, &header::SEC_WEBSOCKET_PROTOCOL)
         .into_iter()
@@ -182,9 +183,9 @@ fn credentials(event: &ApiGatewayWebsocketProxyRequest) -> Credentials<'_> {
     Credentials { token, subprotocol: named.or(offered.first()).copied() }
 }
 
-/// Returns whether an offered subprotocol is a token rather than a name such as `wamp.2.json`.
+/// Returns `true` if an offered subprotocol is a token, and `false` if it is a name such as `wamp.2.json`.
 ///
-/// A token has two dots and begins with `ey`, which is `{"` in base64: the start of its JSON header.
+/// A token contains two dots, and begins with `ey`, which encodes the start of a JSON object, `{"`, in base64.
 fn looks_like_a_token(name: &str) -> bool {
     name.starts_with("ey") && name.bytes().filter(|byte| *byte == b'.').count() == 2
 }
@@ -193,8 +194,8 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<
     headers.get(name)?.to_str().ok()
 }
 
-/// Returns the token in a query parameter or header, without the scheme `Bearer`; `None` if there is no
-/// token.
+/// Returns the token in the value of a query parameter or header, without the scheme `Bearer`; `None` if the value
+/// contains no token.
 fn extract_token(value: &str) -> Option<&str> {
     let token = match value.trim_start().split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer") => token,

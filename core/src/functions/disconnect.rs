@@ -23,18 +23,19 @@ use crate::telemetry::{Causes, MetricLine, MetricSink};
 
 /// The `disconnect` function: handles the gateway's `$disconnect` event.
 ///
-/// Deletes the closed connection's record, and unsubscribes the connection from the requests that came over
-/// it. The requests continue, because their client may reconnect and resume. If
-/// [`cancelling`](Self::cancelling) is set, requests without another subscriber are cancelled.
+/// It deletes the closed connection's record, and unsubscribes the connection from the requests that came over
+/// the connection. The requests continue, because their client may reconnect and subscribe again. If
+/// [`cancelling`](Self::cancelling) is set, the function cancels each of these requests that has no other subscriber.
 ///
-/// The requests are listed from an eventually consistent index, so a request that was queued just before the
-/// disconnect may be missing from the list. A missing request continues. The first push to the closed
-/// connection fails with 410 Gone, and unsubscribes the connection from that request. The same happens for
-/// requests that came over other connections.
+/// The function finds the requests in an eventually consistent index, so it may miss a request that was queued just
+/// before the disconnect. A missed request continues. Its first push to the closed connection fails with 410 Gone,
+/// and unsubscribes the connection from the request. The same happens to requests that came over another
+/// connection, and to which the closed connection had subscribed.
 ///
 /// API Gateway sends `$disconnect` on a best-effort basis. If the event is lost, or this function runs out of
-/// time, failing pushes unsubscribe the connection, and the connection's record expires by its TTL. To delete
-/// such records earlier, call [`ConnectionStore::delete_stale`], which no function calls by itself.
+/// time, failed pushes unsubscribe the connection, and DynamoDB deletes the connection's record when its TTL
+/// expires. Call [`ConnectionStore::delete_stale`] to delete such records earlier. No function of Streamer calls
+/// this method by itself.
 #[derive(Debug)]
 pub struct Disconnect<C, Q> {
     connections: C,
@@ -44,7 +45,7 @@ pub struct Disconnect<C, Q> {
     is_cancelling: bool,
 }
 
-/// Number of requests that one disconnect has changed.
+/// Numbers of requests that one disconnect has changed.
 #[derive(Debug, Default)]
 struct Counts {
     unsubscribed: AtomicU64,
@@ -52,30 +53,30 @@ struct Counts {
 }
 
 impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
-    /// Maximum number of a connection's requests to examine, the newest first. Older requests are left
-    /// unchanged.
+    /// Maximum number of requests that one disconnect examines. If the connection has more requests, only the
+    /// newest are examined, and older requests are left unchanged.
     pub const MAX_REQUESTS: usize = 5_000;
-    /// Maximum number of requests that are written concurrently.
+    /// Maximum number of requests to which one disconnect writes concurrently.
     const CONCURRENT_WRITES: usize = 8;
 
-    /// Creates a function that deletes connections from `connections`, and unsubscribes them from the
-    /// requests in `queue`.
+    /// Creates a function that deletes closed connections from `connections`, and unsubscribes each closed
+    /// connection from the requests in `queue`.
     #[must_use]
     pub fn new(connections: C, queue: Q, clock: Arc<dyn Clock>, metrics: Arc<dyn MetricSink>) -> Self {
         Self { connections, queue, clock, metrics, is_cancelling: false }
     }
 
-    /// Sets whether a disconnect cancels the connection's requests that have no other subscriber. Default
-    /// `false`.
+    /// If `true`, a disconnect cancels the requests that came over the connection, except requests with another
+    /// subscriber. Default `false`.
     #[must_use]
     pub fn cancelling(mut self, is_cancelling: bool) -> Self {
         self.is_cancelling = is_cancelling;
         self
     }
 
-    /// Handles a `$disconnect` event, and returns before `deadline`, the end of the invocation.
+    /// Handles a `$disconnect` event. Returns the reply before `deadline`, the end of the invocation.
     ///
-    /// The status is always 200, because there is no client any more that could receive an error.
+    /// The reply's status is always 200, because the client is gone and could not receive an error.
     pub async fn answer(
         &self,
         event: &ApiGatewayWebsocketProxyRequest,
@@ -139,7 +140,8 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         }
     }
 
-    /// Unsubscribes the connection from the requests that came over it, or cancels them if so configured.
+    /// Unsubscribes the closed connection from the requests that came over it, and cancels requests if
+    /// [`cancelling`](Self::cancelling) is set.
     async fn leave_requests(&self, id: &ConnectionId, counts: &Counts) {
         let mut page = PageRequest::first(PageRequest::MAX_LIMIT);
         for _ in 0..Self::MAX_REQUESTS / PageRequest::MAX_LIMIT {
@@ -178,14 +180,14 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         tracing::warn!(connection = %id, "connection has too many requests; oldest left unchanged");
     }
 
-    /// Returns whether the disconnect must change the request. Most listed requests are terminal and
-    /// delivered, and need no change.
+    /// Returns `true` if the disconnect must write to the request. Most requests in the list are terminal and
+    /// delivered, and need no write.
     fn needs_change(&self, request: &RequestSummary, id: &ConnectionId) -> bool {
         request.subscribers.contains(id) || self.cancels(request, id)
     }
 
-    /// Returns whether the disconnect cancels the request: cancelling is set, and the request is not terminal
-    /// and has no other subscriber.
+    /// Returns `true` if the disconnect must cancel the request: [`cancelling`](Self::cancelling) is set, the
+    /// request is open, and no other connection subscribes to the request.
     fn cancels(&self, request: &RequestSummary, id: &ConnectionId) -> bool {
         self.is_cancelling
             && !request.status.is_terminal()
@@ -199,15 +201,15 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         counts: &Counts,
     ) -> Result<(), StoreError> {
         let key = request.key();
-        // Cancel before unsubscribing: the cancel makes the terminal frame due for this connection, and the
-        // unsubscribe then removes the last subscriber and completes the delivery.
+        // The cancel comes before the unsubscribe. After the cancel, the terminal frame is undelivered for this
+        // connection. The unsubscribe then removes the last subscriber, which completes the delivery.
         if self.cancels(request, id) {
             match self.queue.cancel_unless_subscribed(&key, id, self.clock.now()).await? {
                 Cancelled::Now { .. } | Cancelled::Requested => {
                     counts.cancelled.fetch_add(1, Ordering::Relaxed);
                 }
-                // Another connection has subscribed, or the request became terminal, since the request was
-                // listed.
+                // Since the request was listed, another connection has subscribed, or the request has become
+                // terminal.
                 Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => {}
             }
         }
@@ -221,9 +223,9 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
 
 /// Returns the WebSocket close code as a value of a metric dimension.
 ///
-/// Each code below, defined in RFC 6455, section 7.4.1, is its own value. All other codes share the value
-/// `other`, because a client can send any code, and each value of a dimension creates a metric. The value is
-/// `none` for an event without a code.
+/// Each of the listed codes, from RFC 6455, section 7.4.1, has its own value. All other codes have the value `other`,
+/// because a client can send any code, and each value of a dimension creates a metric. An event without a code has
+/// the value `none`.
 fn status_code(code: Option<i64>) -> &'static str {
     match code {
         Some(1000) => "1000",
@@ -241,13 +243,13 @@ fn status_code(code: Option<i64>) -> &'static str {
     }
 }
 
-/// Reads `CANCEL_ON_DISCONNECT` (`true` or `false`, default `false`): whether a disconnect cancels the
-/// connection's requests that have no other subscriber.
+/// Reads the environment variable `CANCEL_ON_DISCONNECT` (`true` or `false`, default `false`), the value for
+/// [`Disconnect::cancelling`].
 pub(super) fn cancel_on_disconnect(environment: &mut Environment<'_>) -> bool {
     environment.or_default("CANCEL_ON_DISCONNECT", false, "true or false")
 }
 
-/// The `disconnect` function as it runs on Lambda, with DynamoDB as its stores.
+/// The `disconnect` function as it runs on Lambda, where connections and requests are stored in DynamoDB.
 pub type LambdaDisconnect = Disconnect<DynamoConnectionStore, DynamoRequestQueue>;
 
 /// Settings of the `disconnect` function, from its environment variables.

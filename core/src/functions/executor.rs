@@ -35,7 +35,7 @@ impl ExecutorSetup {
         Self { aws, requests, dead_letters, settings, queue_settings }
     }
 
-    /// Returns the configuration of the AWS clients, with the host's clock for the dates of signed requests.
+    /// Returns the configuration of the AWS clients, which date signed requests with the host's clock.
     pub(super) fn aws(&self, host: &Host) -> AwsEnvironment {
         self.aws.clone().with_clock(&host.clock)
     }

@@ -13,7 +13,7 @@ use crate::processor::{BatchResponse, Processor, ProcessorSettings, StreamBatch}
 use crate::store::StoreError;
 use crate::store::dynamodb::DynamoRequestQueue;
 
-/// The processor as a Lambda function, with DynamoDB, API Gateway, SQS and Lambda as its services.
+/// The processor as it runs on Lambda, with DynamoDB, API Gateway, SQS and Lambda as its services.
 pub type LambdaProcessor =
     Processor<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters, LambdaDispatch>;
 

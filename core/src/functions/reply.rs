@@ -6,7 +6,7 @@ use aws_lambda_events::encodings::Body;
 use crate::deadline::REPLY_MARGIN;
 use crate::ports::Timestamp;
 
-/// Returns a reply to the gateway with this HTTP status and body.
+/// Creates a reply to the gateway with this HTTP status and body.
 pub(super) fn reply(status: i64, body: Option<String>) -> ApiGatewayProxyResponse {
     let mut reply = ApiGatewayProxyResponse::default();
     reply.status_code = status;
@@ -14,8 +14,8 @@ pub(super) fn reply(status: i64, body: Option<String>) -> ApiGatewayProxyRespons
     reply
 }
 
-/// Returns the output of `work`, or `None` if `work` is still running [`REPLY_MARGIN`] before `deadline`, the
-/// end of the invocation.
+/// Runs `work` until [`REPLY_MARGIN`] before `deadline`, the end of the invocation. Returns the output of `work`, or
+/// `None` if `work` has not ended by then.
 pub(super) fn in_time<T>(
     now: Timestamp,
     deadline: Timestamp,

@@ -14,7 +14,7 @@ use crate::router::{Router, RouterSettings};
 use crate::store::StoreError;
 use crate::store::dynamodb::{DynamoConnectionStore, DynamoRateLimits, DynamoRequestQueue, QueueSettings};
 
-/// The router as a Lambda function, with DynamoDB and API Gateway as its services.
+/// The router as it runs on Lambda, with DynamoDB and API Gateway as its services.
 pub type LambdaRouter = Router<DynamoConnectionStore, DynamoRequestQueue, ApiGatewayConnections>;
 
 /// Settings of the `router` function, from its environment variables.
@@ -72,7 +72,7 @@ impl Function for LambdaRouter {
         message: ApiGatewayWebsocketProxyRequest,
         deadline: Timestamp,
     ) -> Result<ApiGatewayProxyResponse, StoreError> {
-        // The gateway sends the body of the reply, which is the frame, to the client as the route response.
+        // The body of the reply is a frame, which the gateway sends to the client as the route response.
         Ok(reply(200, Some(self.route_before(&message, deadline).await)))
     }
 }

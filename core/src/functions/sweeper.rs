@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use crate::sweeper::{Sweeper, SweeperSettings};
 
-/// The sweeper as a Lambda function, with DynamoDB, API Gateway and SQS as its services.
+/// The sweeper as it runs on Lambda, with DynamoDB, API Gateway and SQS as its services.
 pub type LambdaSweeper = Sweeper<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
 
 /// Settings of the `sweeper` function, from its environment variables.
@@ -28,7 +28,7 @@ pub struct SweeperSetup {
 
 impl Function for LambdaSweeper {
     type Setup = SweeperSetup;
-    /// The event of the schedule; its content is ignored.
+    /// The event of the schedule that invokes the sweeper, whose content is ignored.
     type Event = IgnoredAny;
     type Reply = ();
 

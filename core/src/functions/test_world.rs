@@ -1,4 +1,4 @@
-//! Fixtures that the tests of several functions share.
+//! Test fixtures that are shared by the tests of several Lambda functions.
 
 use aws_sdk_dynamodb::config::Region;
 use aws_sdk_dynamodb::{Client, Config};

@@ -18,8 +18,7 @@ use crate::sweeper::SweeperSettings;
 use crate::telemetry::log_level;
 use crate::telemetry::record::is_recording;
 
-/// Starts a function with these environment variables. Returns the function and its number of handler
-/// threads.
+/// Starts a function with these environment variables. Returns the function and the number of its handler threads.
 async fn start<F: Function>(variables: &[(&str, &str)]) -> Result<(F, usize), ConfigError> {
     let mut environment = Environment::of_variables(variables);
     let setup = F::read(&mut environment, http_client());
@@ -39,11 +38,11 @@ fn invalid_environment_variables_are_reported_together() {
     assert_eq!(environment.required("CONNECTIONS_TABLE"), "");
     assert_eq!(log_level(&mut environment), LevelFilter::INFO);
     assert!(TokenKey::from_env(&mut environment).is_none());
-    insta::assert_snapshot!(environment.finish().unwrap_err(), @r#"the environment of this function is wrong: CONNECTIONS_TABLE is not set; LOG_LEVEL: expected off, error, warn, info, debug or trace, found "loud"; JWT_ALGORITHM: expected RS256, ES256, EdDSA or HS256, found "none"; none of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set"#);
+    insta::assert_snapshot!(environment.finish().unwrap_err(), @r#"the configuration of this function is invalid: CONNECTIONS_TABLE is not set; LOG_LEVEL: expected off, error, warn, info, debug or trace, found "loud"; JWT_ALGORITHM: expected RS256, ES256, EdDSA or HS256, found "none"; none of JWT_KEY, JWT_KEY_SSM_PARAMETER, JWT_KEY_SECRET_ID is set"#);
 }
 
 #[test]
-fn unset_environment_variables_have_their_defaults() {
+fn settings_have_their_defaults_if_environment_variables_are_unset() {
     let mut environment = Environment::of_variables(&[]);
     let router = RouterSettings::from_env(&mut environment);
     assert_eq!(router.async_threshold, Duration::from_secs(5));
@@ -110,7 +109,7 @@ fn environment_variables_are_accepted_only_within_their_bounds() {
 }
 
 #[tokio::test]
-async fn each_function_lists_its_missing_variables_and_starts_with_a_full_environment() {
+async fn each_function_lists_its_missing_variables_and_starts_if_all_variables_are_set() {
     let errors = [
         start::<LambdaConnect>(&[]).await.err(),
         start::<LambdaDisconnect>(&[]).await.err(),

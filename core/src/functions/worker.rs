@@ -14,7 +14,7 @@ use crate::store::dynamodb::DynamoRequestQueue;
 use crate::worker::Worker;
 use crate::worker::dispatch::WorkerEvent;
 
-/// The worker as a Lambda function, with DynamoDB, API Gateway and SQS as its services.
+/// The worker as it runs on Lambda, with DynamoDB, API Gateway and SQS as its services.
 pub type LambdaWorker = Worker<DynamoRequestQueue, ApiGatewayConnections, SqsDeadLetters>;
 
 /// Settings of the `worker` function, from its environment variables.
@@ -43,7 +43,7 @@ impl Function for LambdaWorker {
     }
 
     async fn handle(&self, event: WorkerEvent, deadline: Timestamp) -> Result<(), StoreError> {
-        // Boxed because the future holds a whole attempt and is large.
+        // Boxed because the future contains a whole attempt and is large.
         Box::pin(self.run(&event, deadline)).await
     }
 }

@@ -11,15 +11,16 @@ use crate::middleware::{Call, CallError, Next, Phase, Reply};
 use crate::progress::StopReason;
 use crate::protocol::{ErrorBody, FieldError};
 
-/// Grace period of a queued request's handler after its timeout, in which it may clean up or return its output.
+/// Grace period after a timeout in which the handler of a queued request may clean up or return its output.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// Grace period of a quick request's handler after its timeout; short, because a client waits for the response.
+/// Grace period after a timeout for the handler of a quick request. It is short, because a client waits for the
+/// response.
 const QUICK_STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// Wraps a handler into the innermost service of an action's layers.
+/// Wraps a handler into a service, which becomes the innermost service of the layers around an action.
 ///
-/// In the routing phase, the service checks the permission and decides between running and queueing. In the processing
-/// phase, it runs the handler.
+/// In the routing phase, the service checks the user's permission, and either runs the handler or asks the router to
+/// queue the request. In the processing phase, the service runs the handler.
 pub(crate) fn endpoint(handler: impl Handler) -> Next {
     let handler = Arc::new(handler);
     Next::new(service_fn(move |call| answer(Arc::clone(&handler), call)))
@@ -49,7 +50,7 @@ async fn answer<H: Handler>(handler: Arc<H>, call: Call) -> Result<Reply, CallEr
 
 /// Runs the handler, and stops it after its timeout and the `grace` period.
 ///
-/// A handler can be stopped only where it awaits. A handler that never awaits is left to the router's timeout or to the
+/// A handler can be stopped only where it awaits. A handler that never awaits runs until the router's timeout or the
 /// end of the invocation.
 async fn process<H: Handler>(
     handler: &H,
@@ -72,7 +73,7 @@ async fn process<H: Handler>(
     progress.stop(StopReason::TimeLimitReached);
     let error = HandlerError::timed_out(format!("The request took longer than {}", format_seconds(limit)));
     match timeout(grace, work).await {
-        // An output that is returned within the grace period counts. An error counts as the timeout, because the
+        // An output within the grace period is a success. Any error is replaced by the timeout error, because the
         // handler may have failed only because it was asked to stop.
         Ok(result) => result.map_err(|_| error),
         Err(_) => Err(error.with_source("handler did not stop within the grace period and was dropped")),
@@ -97,7 +98,7 @@ fn deserialize<I: DeserializeOwned>(payload: &Value) -> Result<I, ErrorBody> {
     })
 }
 
-/// Truncates an error text of serde, which may quote a whole value of the payload.
+/// Shortens an error text of serde, which may quote a long value of the payload.
 fn truncated(problem: &str) -> String {
     const MAX_CHARS: usize = 300;
     match problem.char_indices().nth(MAX_CHARS) {
@@ -136,7 +137,7 @@ mod tests {
         Phase::Routing(Routing::new(identity, Timestamp::default()))
     }
 
-    /// Runs a call of the handler; returns its result and how long the call took.
+    /// Runs a call of the handler. Returns the result and the duration of the call.
     async fn run(handler: impl Handler, phase: Phase) -> (Result<Reply, CallError>, Duration) {
         let began = Instant::now();
         let reply = endpoint(handler).run(Call::new(context(), json!(null), phase)).await;
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn handler_that_fails_after_its_timeout_has_timed_out_whatever_error_it_returns() {
+    async fn handler_that_returns_any_error_after_its_timeout_has_timed_out() {
         let seen_reason = Arc::new(Mutex::new(None));
         let handler_reason = Arc::clone(&seen_reason);
         let work = handler_fn(move |(): (), context: Context| {
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(
             reply.unwrap_err().verdict(),
             Verdict::TimedOut,
-            "a handler that yields after its timeout has timed out, or it could run without a limit"
+            "a handler that yields after its timeout has timed out"
         );
     }
 
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unbounded_timeout_never_expires_and_timeout_does_not_extend_a_nearer_deadline() {
+    async fn maximum_timeout_never_expires_and_a_timeout_does_not_extend_an_earlier_deadline() {
         let quick = handler_fn(|(): (), _| async { Ok(1) });
         assert_eq!(
             run(quick.timeout(Duration::MAX), Phase::Processing).await.0.unwrap(),

@@ -10,11 +10,12 @@ use super::{Context, Handler, HandlerError, RetryPolicy};
 
 /// Makes a handler from an async function or closure of an input and a [`Context`].
 ///
-/// [`App::handle`](crate::app::App::handle) also accepts an async function directly. Use `handler_fn`
+/// [`App::handle`](crate::app::App::handle) also accepts an async function directly. Use `handler_fn` in these cases:
 ///
 /// - to set an estimated duration, a timeout, a retry policy or a required permission;
 /// - for a closure, so that the compiler can infer the type of its `Context` argument;
-/// - to find out why `App::handle` rejects a function, because `handler_fn` reports each unmet requirement separately.
+/// - to find out why the compiler rejects a function as a handler, because with `handler_fn` the compiler reports each
+///   unmet requirement separately.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,14 +47,15 @@ where
     HandlerFn::new(function)
 }
 
-/// A [`Handler`] that calls an async function. `Args` stands for the function's arguments. Made by [`handler_fn`].
+/// A [`Handler`] that calls an async function, created by [`handler_fn`]. The type parameter `Args` is the list of
+/// the function's argument types.
 pub struct HandlerFn<F, Args> {
     function: F,
     settings: Settings,
     arguments: PhantomData<Args>,
 }
 
-/// The values that a `HandlerFn` returns from the methods of [`Handler`].
+/// The values that the methods of [`Handler`] return for a `HandlerFn`.
 #[derive(Clone, Debug, Default)]
 struct Settings {
     permission: Option<String>,
@@ -67,28 +69,31 @@ impl<F, Args> HandlerFn<F, Args> {
         Self { function, settings: Settings::default(), arguments: PhantomData }
     }
 
-    /// Sets the expected duration for all inputs. Default zero. See [`Handler::estimated_duration`].
+    /// Sets the estimated duration of the handler for all inputs. Default zero. See [`Handler::estimated_duration`].
     #[must_use]
     pub fn estimated(mut self, duration: Duration) -> Self {
         self.settings.estimated = duration;
         self
     }
 
-    /// Sets how long one run may take. By default it may take the rest of the invocation. See [`Handler::timeout`].
+    /// Sets the maximum duration of one run of the handler. Default: the rest of the invocation. See
+    /// [`Handler::timeout`].
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.settings.timeout = Some(limit);
         self
     }
 
-    /// Sets when a failed queued request is retried. Default [`RetryPolicy::default`]. See [`Handler::retry_policy`].
+    /// Sets the policy for retries of failed queued requests. Default [`RetryPolicy::default`]. See
+    /// [`Handler::retry_policy`].
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.settings.retry = policy;
         self
     }
 
-    /// Sets the permission that a user's token must grant. Default none. See [`Handler::required_permission`].
+    /// Sets the permission that a user's token must grant. By default no permission is required. See
+    /// [`Handler::required_permission`].
     #[must_use]
     pub fn require(mut self, permission: impl Into<String>) -> Self {
         self.settings.permission = Some(permission.into());

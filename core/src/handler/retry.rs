@@ -1,13 +1,13 @@
 use std::time::Duration;
 
-/// How often, and after which waits, a failed queued request is attempted again.
+/// Number of attempts of a queued request, and the waits between them.
 ///
-/// A [`HandlerError`](super::HandlerError) says itself whether another attempt may succeed. After a timeout or a panic,
-/// the policy decides. If the process of an invocation dies, each request in it loses one attempt, whatever the
-/// policy says.
+/// After an error of the handler, the [`HandlerError`](super::HandlerError) decides whether the request is retried.
+/// After a timeout or a panic, the policy decides. If the process of an invocation dies, this counts as an attempt
+/// for each request that the process was running, and the request is retried while attempts are left.
 ///
-/// The wait before attempt `n + 1` is random between zero and `base · factor^(n − 1)`, limited by `cap` (exponential
-/// backoff with full jitter). Registering a handler whose policy has invalid numbers fails with
+/// The wait before attempt `n + 1` is random between zero and `base · factor^(n − 1)`, but at most `cap` (exponential
+/// backoff with full jitter). If a number in the policy is out of bounds, the registration of the handler fails with
 /// [`RegisterError::RetryPolicy`](crate::app::RegisterError::RetryPolicy).
 ///
 /// ```
@@ -21,73 +21,76 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// Maximum number of attempts, including the first one. From 1 to 100, default 3.
+    /// Maximum number of attempts of a request, including the first attempt. From 1 to 100, default 3.
     pub max_attempts: u32,
-    /// Longest wait before the second attempt. At most `cap`, default 1 s.
+    /// Maximum wait before the second attempt. At most `cap`, default 1 s.
     pub base: Duration,
-    /// Factor by which the longest wait grows from attempt to attempt. At least 1, default 2.
+    /// Factor by which the maximum wait grows from attempt to attempt. At least 1, default 2.
     pub factor: f64,
-    /// Upper limit of every wait. At most 24 h, default 5 min.
+    /// Upper limit of every wait before an attempt. At most 24 h, default 5 min.
     pub cap: Duration,
-    /// Whether an attempt that timed out is retried. Default `true`. A request that the processor ran beside other
-    /// requests until the invocation ended is always retried, alone in an invocation of the worker, if an attempt is
-    /// left.
+    /// Whether a request is retried after an attempt that timed out. Default `true`.
+    ///
+    /// If a request times out because its invocation of the processor ends, the request is retried even if this field
+    /// is `false`, because it shared the invocation with other requests. The retry runs alone in an invocation of the
+    /// worker.
     pub retries_timeouts: bool,
-    /// Whether an attempt that panicked is retried. Default `true`.
+    /// Whether a request is retried after an attempt that panicked. Default `true`.
     pub retries_panics: bool,
 }
 
 impl RetryPolicy {
     /// Upper bound of [`max_attempts`](Self::max_attempts).
     pub const MAX_ATTEMPTS: u32 = 100;
-    /// Upper bound of [`cap`](Self::cap), and so of every wait: 24 hours.
+    /// Upper bound of [`cap`](Self::cap): 24 hours. No wait before an attempt is longer.
     pub const MAX_CAP: Duration = Duration::from_hours(24);
 
-    /// Creates a policy with a single attempt, which is never retried.
+    /// Creates a policy that allows a single attempt, so that requests are never retried.
     #[must_use]
     pub fn never() -> Self {
         Self { max_attempts: 1, ..Self::default() }
     }
 
-    /// Creates a policy with at most `max_attempts` attempts, including the first one; all other values are defaults.
+    /// Creates a policy that allows `max_attempts` attempts, including the first attempt, and has default values
+    /// otherwise.
     #[must_use]
     pub fn attempts(max_attempts: u32) -> Self {
         Self { max_attempts, ..Self::default() }
     }
 
-    /// Sets the longest wait before the second attempt.
+    /// Sets the maximum wait before the second attempt.
     #[must_use]
     pub fn base(self, base: Duration) -> Self {
         Self { base, ..self }
     }
 
-    /// Sets the factor by which the longest wait grows from attempt to attempt.
+    /// Sets the factor by which the maximum wait grows from attempt to attempt.
     #[must_use]
     pub fn factor(self, factor: f64) -> Self {
         Self { factor, ..self }
     }
 
-    /// Sets the upper limit of every wait.
+    /// Sets the upper limit of every wait before an attempt.
     #[must_use]
     pub fn cap(self, cap: Duration) -> Self {
         Self { cap, ..self }
     }
 
-    /// Does not retry attempts that timed out.
+    /// Disables retries after an attempt that timed out.
     #[must_use]
     pub fn without_timeouts(self) -> Self {
         Self { retries_timeouts: false, ..self }
     }
 
-    /// Does not retry attempts that panicked.
+    /// Disables retries after an attempt that panicked.
     #[must_use]
     pub fn without_panics(self) -> Self {
         Self { retries_panics: false, ..self }
     }
 
-    /// Returns the wait after the failure of attempt number `attempt` (from 1).
+    /// Returns the wait after attempt number `attempt` (from 1) has failed, and before the next attempt.
     ///
-    /// The result is the longest wait multiplied by `chance`, a random number from 0 to 1.
+    /// The result is the maximum wait multiplied by `chance`, a random number from 0 to 1.
     #[must_use]
     pub fn wait_after(&self, attempt: u32, chance: f64) -> Duration {
         let cap = self.cap.min(Self::MAX_CAP);
@@ -99,7 +102,8 @@ impl RetryPolicy {
         Duration::try_from_secs_f64(longest * chance.clamp(0.0, 1.0)).map_or(cap, |wait| wait.min(cap))
     }
 
-    /// Validates the numbers of the policy. An error completes a sentence that begins with "the retry policy …".
+    /// Validates the numbers in the policy. An error is the end of a sentence that begins with "the retry policy",
+    /// such as `allows 0 attempts`.
     pub(crate) fn check(&self) -> Result<(), String> {
         let Self { max_attempts, base, factor, cap, .. } = *self;
         if !(1..=Self::MAX_ATTEMPTS).contains(&max_attempts) {
@@ -145,7 +149,11 @@ mod tests {
         let policy = RetryPolicy::attempts(20).cap(Duration::from_secs(10));
         let waits = [1, 2, 3, 4, 5, 6, 19].map(|attempt| policy.wait_after(attempt, 1.0).as_secs());
         assert_eq!(waits, [1, 2, 4, 8, 10, 10, 10]);
-        assert_eq!(policy.wait_after(0, 1.0), SECOND, "attempt 0 has the same longest wait as attempt 1");
+        assert_eq!(
+            policy.wait_after(0, 1.0),
+            SECOND,
+            "the maximum wait after attempt 0 equals the maximum wait after attempt 1"
+        );
         assert_eq!(policy.wait_after(2, 0.25), SECOND / 2);
         assert_eq!(policy.wait_after(2, 0.0), Duration::ZERO);
         assert_eq!(policy.clone().factor(1.0).wait_after(19, 1.0), SECOND);

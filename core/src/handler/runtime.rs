@@ -6,20 +6,21 @@ use tokio::time::timeout;
 
 use super::handlers_runtime;
 
-/// The tokio runtime that handlers run on. It is replaced when handlers that never await block all of its threads.
+/// The tokio runtime on which handlers run. The runtime is replaced when handlers that never await block all of its
+/// threads.
 #[derive(Debug)]
 pub struct HandlerRuntime(Mutex<Current>);
 
 #[derive(Debug)]
 struct Current {
     handle: Handle,
-    /// Replacement runtimes; the last one is in use. Earlier ones are kept, because slow calls may still finish on
-    /// them.
+    /// Runtimes that have replaced a blocked runtime, of which the last one is in use. The earlier ones are kept,
+    /// because handlers that blocked them may still finish.
     replacements: Vec<Runtime>,
 }
 
 impl HandlerRuntime {
-    /// How long a runtime may take to run an empty task before it counts as blocked.
+    /// Time within which a runtime must run an empty task. A runtime that takes longer counts as blocked.
     const PROBE_TIMEOUT: Duration = Duration::from_millis(100);
 
     /// Creates a `HandlerRuntime` that starts with the runtime of `handle`.
@@ -32,14 +33,14 @@ impl HandlerRuntime {
         self.lock().handle.clone()
     }
 
-    /// Replaces the runtime for later calls if the current one is blocked.
+    /// Creates a new runtime for later calls if the current runtime is blocked.
     ///
-    /// A runtime is blocked if it does not run an empty task in time. The cause is a handler that never awaits: its
-    /// task cannot be aborted, and would delay all later handlers.
+    /// A runtime counts as blocked if it does not run an empty task within 100 ms. The cause is a handler that never
+    /// awaits. The task of this handler cannot be aborted, and would delay all later handlers.
     ///
-    /// The thread of a blocked runtime stays busy until the task awaits or ends. Until then, background tasks on that
-    /// runtime stand still too, such as those that drive a handler's pooled connections. The number of replacements
-    /// is not bounded. Each one is logged as an `error`.
+    /// A blocked runtime stays blocked until the handler awaits or ends. Until then, the other tasks on that runtime
+    /// make no progress, such as tasks that serve a handler's pooled connections. The number of new runtimes is not
+    /// bounded. Each replacement is logged as an `error`.
     pub(crate) async fn replace_if_blocked(&self) {
         let (handle, replaced) = {
             let current = self.lock();
@@ -50,7 +51,7 @@ impl HandlerRuntime {
         }
         let mut current = self.lock();
         if current.replacements.len() != replaced {
-            // Another call has replaced the runtime since the probe began.
+            // Another call has replaced the runtime while this call was testing it.
             return;
         }
         match handlers_runtime(1) {
@@ -73,7 +74,8 @@ impl HandlerRuntime {
     }
 }
 
-/// Shuts the runtimes down in the background. Dropping a runtime waits for its threads, and panics in async code.
+/// Shuts the runtimes down in the background, because dropping a runtime waits for its threads, and panics in async
+/// code.
 impl Drop for Current {
     fn drop(&mut self) {
         self.replacements.drain(..).for_each(Runtime::shutdown_background);

@@ -8,7 +8,7 @@ use tower::{BoxError, Service};
 
 use super::{Call, Next, Reply, Step};
 
-/// A service that calls a function with each call and the inner services as a [`Next`].
+/// A service that passes each call to a function, together with the inner services as a [`Next`].
 pub(super) struct Around<F> {
     function: Arc<F>,
     next: Next,
@@ -39,14 +39,14 @@ where
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Reply, BoxError>>;
 
-    /// Ready when the inner services are ready, so that an outer load-shedding layer notices missing capacity further
-    /// in.
+    /// Is ready when the inner services are ready. So an outer load-shedding layer notices that an inner layer has no
+    /// capacity.
     fn poll_ready(&mut self, cx: &mut Poller<'_>) -> Poll<Result<(), BoxError>> {
         self.next.poll_ready(cx)
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        // The function gets the service that `poll_ready` has made ready; a clone may not be ready.
+        // The function receives the service that `poll_ready` has made ready, not its clone, which may not be ready.
         let clone = self.next.clone();
         Box::pin((self.function)(call, mem::replace(&mut self.next, clone)))
     }

@@ -9,21 +9,22 @@ use crate::ports::Timestamp;
 use crate::protocol::{ErrorBody, ErrorCode};
 use crate::store::Identity;
 
-/// A request on its way through the layers to its handler.
+/// A request that passes through the layers to its handler.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Call {
-    /// Context that the handler will receive.
+    /// Context that the handler of the call will receive.
     ///
-    /// The app's layers may change `context.action`: the action after the last of them selects the handler. A call
-    /// fails if a layer changes its action from or to a built-in action.
+    /// The app's layers may change `context.action`. The handler is selected by the action that the call has after
+    /// the innermost of the app's layers. A call fails if a layer changes its action from or to a built-in action.
     pub context: Context,
-    /// Input of the action, as sent by the client. A change by a layer is visible to inner layers and the handler in
-    /// this phase only: a queued request is stored with its original payload.
+    /// Payload of the request, as sent by the client. If a layer changes the payload, the inner layers and the
+    /// handler receive the changed payload, but only in the current phase. A queued request is stored with its
+    /// original payload.
     pub payload: Arc<Value>,
-    /// Phase of the call: in the router, or in an attempt to run a queued request.
+    /// Phase of the call: routing in the router, or processing in the processor or worker.
     pub phase: Phase,
-    /// Action for metrics: see [`registered`](Self::registered).
+    /// Action of the call for metrics, which [`registered`](Self::registered) returns.
     pub(crate) registered: Option<Arc<str>>,
 }
 
@@ -35,28 +36,29 @@ impl Call {
         Self { context, payload: payload.into(), phase, registered }
     }
 
-    /// Returns the action that the client requested, if it has a handler or is built in; `None` if only the app's
-    /// fallback handles it.
+    /// Returns the action that the client requested, if the action has a handler or is built in; `None` if only the
+    /// app's fallback handles the action.
     ///
-    /// The result does not change when a layer renames the action. Because it is one of a fixed set of names, it is
-    /// suitable as a metric dimension. The name of a fallback action is not, because a client can choose any name.
+    /// The result does not change when a layer renames the action. It is suitable as a metric dimension, because it
+    /// is one of a fixed set of names. An action that only the fallback handles is excluded, because a client can
+    /// choose any name.
     #[must_use]
     pub fn registered(&self) -> Option<&str> {
         self.registered.as_deref()
     }
 }
 
-/// The phase of a [`Call`]: routing a message, or running a queued request.
+/// The phase of a [`Call`]: routing of a message, or processing of a queued request.
 #[derive(Clone, Debug)]
 pub enum Phase {
-    /// In the router: a message has arrived, and will be answered immediately or queued.
+    /// The call runs in the router. A message has arrived, and will be answered immediately or queued.
     Routing(Routing),
-    /// In the processor or worker: an attempt to run a queued request.
+    /// The call runs in the processor or worker, as an attempt of a queued request.
     Processing,
 }
 
 impl Phase {
-    /// Returns the name of the phase in logs and metrics: `routing` or `processing`.
+    /// Returns the name of the phase for logs and metrics: `routing` or `processing`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -66,15 +68,15 @@ impl Phase {
     }
 }
 
-/// Facts about a message that are known only in the router, and are not stored with a queued request.
+/// Facts about a message that only the router has, because they are not stored with a queued request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Routing {
-    /// Identity of the sender, with the granted permissions, from the record of the connection.
+    /// Identity of the message's sender, with the sender's permissions, from the connection's record.
     pub identity: Arc<Identity>,
     /// Time at which the router began to process the message.
     pub received_at: Timestamp,
-    /// Threshold for queueing: a request with a longer estimated duration is queued.
+    /// Threshold for queueing. A request whose estimated duration is longer is queued.
     pub async_threshold: Duration,
     pub(crate) rate_limits: Option<SharedRateLimits>,
 }
@@ -90,7 +92,7 @@ impl Routing {
         Self { identity: identity.into(), received_at, async_threshold, rate_limits: None }
     }
 
-    /// Returns a `FORBIDDEN` error if the sender lacks a permission.
+    /// Returns a `FORBIDDEN` error if the message's sender lacks the permission.
     pub(crate) fn require(&self, permission: &str) -> Result<(), CallError> {
         if self.identity.permissions.iter().any(|granted| granted == permission) {
             return Ok(());
@@ -103,16 +105,17 @@ impl Routing {
 
 /// The successful result of a [`Call`].
 ///
-/// [`Queue`](Self::Queue) and [`BuiltIn`](Self::BuiltIn) are valid only in [`Phase::Routing`]. They are decisions,
-/// which the router carries out after the reply has passed all layers.
+/// [`Queue`](Self::Queue) and [`BuiltIn`](Self::BuiltIn) are valid only in [`Phase::Routing`]. The router queues or
+/// answers the request after one of these replies has passed all layers.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Reply {
-    /// The handler has finished with this output, which is sent to the client.
+    /// The handler has succeeded with this output, which is sent to the client.
     Done(Value),
     /// The request must be queued, because its handler is expected to take long.
     Queue {
-        /// Expected duration of the handler. A long request runs alone in the worker.
+        /// Estimated duration of the handler for this request, which decides whether the processor or the worker runs
+        /// it.
         estimated_duration: Duration,
     },
     /// The action is [built in](crate::app::App::BUILT_IN_ACTIONS). The router itself answers the message.

@@ -9,7 +9,8 @@ use tower::timeout::error::Elapsed;
 use crate::handler::{HandlerError, Verdict};
 use crate::protocol::{ErrorBody, ErrorCode};
 
-/// The error of a call. It contains the error for the client, and says whether another attempt may succeed.
+/// The error of a failed [`Call`](super::Call). It contains the error for the client, and decides whether a queued
+/// request is retried.
 #[derive(Debug)]
 pub struct CallError {
     kind: CallErrorKind,
@@ -18,11 +19,11 @@ pub struct CallError {
     source: Option<BoxError>,
 }
 
-/// The origin of a [`CallError`]: the handler itself, or something else.
+/// The origin of a [`CallError`]: the handler itself, or the code around it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum CallErrorKind {
-    /// The handler was not called, was stopped, or a layer failed. The client receives an `error` frame.
+    /// The handler was not called, the handler was stopped, or a layer failed. The client receives an `error` frame.
     Refused,
     /// The handler returned an error. The client receives a `response` frame with `success: false`, or, for a queued
     /// request, an `error` frame as the last frame.
@@ -30,13 +31,13 @@ pub enum CallErrorKind {
 }
 
 impl CallError {
-    /// Creates the error of a layer that rejects a call. The client receives `client_error`.
+    /// Creates an error with which a layer rejects a call. The client receives `client_error`.
     #[must_use]
     pub const fn refused(client_error: ErrorBody) -> Self {
         Self { kind: CallErrorKind::Refused, client_error, verdict: Verdict::Final, source: None }
     }
 
-    /// Makes the error retryable: a queued request that fails with it is attempted again.
+    /// Makes the error retryable, so that a queued request that fails with this error is retried.
     #[must_use]
     pub const fn retryable(mut self) -> Self {
         self.verdict = Verdict::Retryable(None);
@@ -50,7 +51,7 @@ impl CallError {
         self
     }
 
-    /// Returns whether the handler or something else failed.
+    /// Returns the origin of the error: the handler itself, or the code around it.
     #[must_use]
     pub const fn kind(&self) -> CallErrorKind {
         self.kind
@@ -62,7 +63,7 @@ impl CallError {
         &self.client_error
     }
 
-    /// Returns whether a queued request that failed with this error may be attempted again.
+    /// Returns the decision whether a queued request that failed with this error is retried.
     pub(crate) const fn verdict(&self) -> Verdict {
         self.verdict
     }
@@ -71,12 +72,14 @@ impl CallError {
         self.client_error
     }
 
-    /// Returns whether the error should be logged as a warning. Errors that clients can cause at will have no source.
+    /// Returns `true` if the error has a source, and so should be logged as a warning. An error that any client can
+    /// cause has no source.
     pub(crate) const fn is_unexpected(&self) -> bool {
         self.source.is_some()
     }
 
-    /// Searches an error and its sources for a known type. Returns `None` if none is known.
+    /// Searches an error and its sources for a type that has a corresponding client error. Returns `None` if there is
+    /// no such type.
     pub(crate) fn classify(error: &(dyn Error + 'static)) -> Option<Classified> {
         let refused = |client_error, verdict| {
             Some(Classified { kind: CallErrorKind::Refused, client_error, verdict, is_unexpected: false })
@@ -101,7 +104,7 @@ impl CallError {
     }
 }
 
-/// The facts that [`CallError::classify`] found in an error or in one of its sources.
+/// The result of [`CallError::classify`]: the client error that corresponds to an error, and its origin.
 pub(crate) struct Classified {
     pub(crate) kind: CallErrorKind,
     pub(crate) client_error: ErrorBody,
@@ -109,7 +112,8 @@ pub(crate) struct Classified {
     is_unexpected: bool,
 }
 
-/// Converts a handler's error. The kind is `Failed`, unless the handler was stopped by its timeout.
+/// Converts a handler's error. The kind is `Refused` if the handler was stopped by its timeout, and `Failed`
+/// otherwise.
 impl From<HandlerError> for CallError {
     fn from(error: HandlerError) -> Self {
         let (client_error, verdict, source) = error.into_parts();
@@ -121,7 +125,7 @@ impl From<HandlerError> for CallError {
     }
 }
 
-/// Converts the error that has passed all layers.
+/// Converts an error of any type, after the error has passed all layers.
 impl From<BoxError> for CallError {
     fn from(error: BoxError) -> Self {
         let error = match error.downcast::<Self>() {
@@ -129,17 +133,18 @@ impl From<BoxError> for CallError {
             Err(other) => other,
         };
         match Self::classify(&*error) {
-            // The whole error becomes the source, so that the log shows the errors of layers that wrap the known error.
+            // The whole error becomes the source, so that the log also shows the errors in which layers have wrapped
+            // the classified error.
             Some(Classified { kind, client_error, verdict, is_unexpected }) => {
                 Self { kind, client_error, verdict, source: is_unexpected.then_some(error) }
             }
-            // An unknown error is retryable, like an unexpected error of a handler.
+            // An error of an unknown type is retryable, like an error on which a handler uses `?`.
             None => Self::refused(ErrorBody::processing_failed()).retryable().with_source(error),
         }
     }
 }
 
-/// Formats code and message, for logs.
+/// Formats the code and the message of the client error, for logs.
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.client_error.code, self.client_error.message)

@@ -9,7 +9,8 @@ use super::{Call, Next, Reply, Step};
 
 /// Makes a layer from an async function of a [`Call`] and the inner services, a [`Next`].
 ///
-/// The function either runs the inner services with [`Next::run`], or returns its own reply or error.
+/// The function either runs the inner services with [`Next::run`], or returns a reply or an error without running
+/// them.
 ///
 /// ```
 /// use streamer::middleware::{BoxError, Call, CallError, Next, Reply, from_fn};
@@ -34,7 +35,7 @@ where
     FromFn(Arc::new(function))
 }
 
-/// A layer that calls an async function. Made by [`from_fn`].
+/// A layer that calls an async function, created by [`from_fn`].
 pub struct FromFn<F>(Arc<F>);
 
 impl<F> Clone for FromFn<F> {

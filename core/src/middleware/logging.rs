@@ -5,10 +5,11 @@ use super::{Next, Step};
 
 /// A layer that logs one line per finished call at level `info`: action, phase, outcome and duration.
 ///
-/// The outcome is `done`, `queued`, `built_in`, `refused`, `failed`, `panicked`, or `abandoned` if the time limit of
-/// the router or the invocation was reached. For `refused` and `failed`, the line also has the error code that the
-/// client receives. Changes that outer layers make to the reply are not visible to this layer. The duration includes
-/// time that the call waited for the capacity of an inner layer.
+/// The outcome is `done`, `queued`, `built_in`, `refused`, `failed`, `panicked` or `abandoned`. A call is abandoned
+/// if the time limit of the router or the invocation is reached, or if an outer layer drops the call. For `refused`
+/// and `failed`, the line also contains the error code of the reply. If an outer layer changes the reply, the line
+/// shows the reply before this change. The duration includes the time that the call waited for the capacity of an
+/// inner layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Logging;
 

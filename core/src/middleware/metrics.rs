@@ -10,12 +10,13 @@ use crate::telemetry::{MetricLine, MetricSink, StandardOutput};
 /// A layer that writes one line of metrics per call, in CloudWatch's embedded metric format.
 ///
 /// CloudWatch extracts the metrics from the log, so the layer makes no AWS call and does not wait. The dimensions are
-/// `Action` and `Phase`. The metrics are `Calls`, `Failures` (the handler returned an error, the call panicked, or the
-/// call was abandoned), `Refusals` (the call was rejected, or its handler timed out) and `Duration`, which includes
-/// time that the call waited for the capacity of an inner layer.
+/// `Action` and `Phase`. The metrics are `Calls`, `Failures`, `Refusals` and `Duration`. A call counts as a failure
+/// if the handler returned an error, or if the call panicked or was abandoned. A call counts as a refusal if it was
+/// rejected, or if its handler timed out. The duration includes the time that the call waited for the capacity of an
+/// inner layer.
 ///
-/// `Action` is the action that the client requested, even if a layer renamed it. All actions that only the app's
-/// fallback handles count as the one action `fallback`, because a client can choose any number of names.
+/// `Action` is the action that the client requested, even if a layer renamed the action. For every action that only
+/// the app's fallback handles, the value is `fallback`, because a client can choose any number of names.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     sink: Arc<dyn MetricSink>,
@@ -23,13 +24,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Creates a layer that writes to standard output, with times from the system clock.
+    /// Creates a layer that writes metrics to standard output, with timestamps from the system clock.
     #[must_use]
     pub fn new() -> Self {
         Self::to(Arc::new(StandardOutput), Arc::new(SystemClock))
     }
 
-    /// Creates a layer that writes to `sink`, with times from `clock`.
+    /// Creates a layer that writes metrics to `sink`, with timestamps from `clock`.
     #[must_use]
     pub fn to(sink: Arc<dyn MetricSink>, clock: Arc<dyn Clock>) -> Self {
         Self { sink, clock }

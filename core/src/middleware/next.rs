@@ -7,10 +7,10 @@ use tower::{BoxError, Service, ServiceExt as _};
 
 use super::{Call, Reply};
 
-/// A tower service that a layer may make: its request is a [`Call`], its response is a [`Reply`].
+/// A tower service that a layer may create. Its request is a [`Call`], and its response is a [`Reply`].
 ///
-/// The trait is implemented for all services that meet the bounds. The error must convert into [`BoxError`], and the
-/// service must be `Clone`, because it is cloned for each call.
+/// The trait is implemented for every service that meets the bounds. The service's error must convert into
+/// [`BoxError`]. The service must be `Clone`, because each call runs on a clone of the service.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service of calls",
     label = "the layer makes a service of this type",
@@ -31,12 +31,12 @@ impl<S> Step for S where
 {
 }
 
-/// The inner services that a layer wraps: all layers further in, and the handler.
+/// The inner services that a layer wraps: all layers inside this layer, and the handler.
 #[derive(Clone)]
 pub struct Next(BoxCloneSyncService<Call, Reply, BoxError>);
 
 impl Next {
-    /// Wraps a service, for example a stub in a test of a layer.
+    /// Wraps a service as inner services, for example a stub in a test of a layer.
     pub fn new(service: impl Step) -> Self {
         Self(BoxCloneSyncService::new(service.map_err(Into::into)))
     }

@@ -18,10 +18,10 @@ pub(super) struct FinishedCall<'a> {
     pub(super) took: Duration,
 }
 
-/// Facts about a call, recorded before it ran.
+/// Facts about a call, recorded before the call ran.
 pub(super) struct CallInfo {
     pub(super) action: String,
-    /// Action for metrics; `None` for an action that only the fallback handles.
+    /// Action of the call for metrics; `None` for an action that only the fallback handles.
     pub(super) registered: Option<Arc<str>>,
     pub(super) phase: &'static str,
     pub(super) request_id: RequestId,
@@ -75,10 +75,10 @@ impl Outcome {
     }
 }
 
-/// Wraps a service so that `report` is called with each finished call.
+/// Wraps a service so that `report` is called after each call.
 ///
-/// The result is always ready. So a call that waits for the capacity of an inner layer is observed too, and is
-/// reported even if it is abandoned while it waits.
+/// The returned service is always ready. So a call that waits for the capacity of an inner layer is observed too, and
+/// is reported even if it is abandoned while it waits.
 pub(super) fn observing(
     inner: impl Step,
     report: impl Fn(&FinishedCall<'_>) + Clone + Send + Sync + 'static,
@@ -110,7 +110,8 @@ async fn run_observed(
     result
 }
 
-/// Reports the call when it is dropped. Without an outcome by then, the call has panicked or was abandoned.
+/// A guard that reports its call when the guard is dropped. If the outcome is still `None` at this time, the call has
+/// panicked or was abandoned.
 struct ReportOnDrop<T: Fn(&FinishedCall<'_>)> {
     info: CallInfo,
     started: Instant,

@@ -5,10 +5,11 @@ use tower::Layer;
 use super::around::Around;
 use super::{Call, Next, Phase, Step};
 
-/// A layer that rejects messages of users who lack a permission, with `FORBIDDEN`.
+/// A layer that rejects the messages of users who lack a permission, with the error `FORBIDDEN`.
 ///
-/// The permission is checked in the router only: a request that is already queued runs. To require a permission for a
-/// single handler, use [`Handler::required_permission`](crate::handler::Handler::required_permission).
+/// The permission is checked only in the router, when a message arrives. It is not checked again when a queued
+/// request runs. To require a permission for a single handler, use
+/// [`Handler::required_permission`](crate::handler::Handler::required_permission).
 #[derive(Clone, Debug)]
 pub struct RequirePermission(Arc<str>);
 

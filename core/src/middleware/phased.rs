@@ -2,17 +2,19 @@ use tower::{Layer, service_fn};
 
 use super::{Call, Next, Phase, Step};
 
-/// Applies a layer in the router only. Use it for load shedding, which would make queued requests fail.
+/// Applies a layer only in the router. Use this function for load shedding, which would make queued requests fail in
+/// the processor.
 pub const fn when_routing<L>(layer: L) -> InPhase<L> {
     InPhase { layer, routing: true }
 }
 
-/// Applies a layer only around attempts to run queued requests. Use it for a timeout that is longer than the router's.
+/// Applies a layer only in the processor and the worker, around each attempt of a queued request. Use this function
+/// for a timeout that is longer than the router's.
 pub const fn when_processing<L>(layer: L) -> InPhase<L> {
     InPhase { layer, routing: false }
 }
 
-/// A layer that applies in one [`Phase`] only. Made by [`when_routing`] and [`when_processing`].
+/// A layer that applies in one [`Phase`] only, created by [`when_routing`] or [`when_processing`].
 #[derive(Clone, Copy, Debug)]
 pub struct InPhase<L> {
     layer: L,
@@ -30,7 +32,8 @@ where
         let next = Next::new(inner);
         let within = Next::new(self.layer.layer(next.clone()));
         let (routing, processing) = if self.routing { (within, next) } else { (next, within) };
-        // Always ready, because only the call itself shows which of the two services must be ready.
+        // `service_fn` is always ready. The required service is known only from the phase of the call, and `run`
+        // waits until this service is ready.
         Next::new(service_fn(move |call: Call| {
             let next = match call.phase {
                 Phase::Routing(_) => &routing,

@@ -18,11 +18,11 @@ mod shared;
 
 pub(crate) use shared::SharedRateLimits;
 
-/// A layer that rejects messages above a [`Rate`], with `RATE_LIMITED`.
+/// A layer that rejects messages above a [`Rate`], with the error `RATE_LIMITED`.
 ///
-/// Messages are counted in the router only: a request that is already queued runs. The error's
-/// `details.retry_after_ms` says after how many milliseconds the next message would be accepted. Clones of a
-/// `RateLimit` count together, so that several actions can share one limit.
+/// Only the router counts messages, so the limit does not affect requests that are already queued. The error's
+/// `details.retry_after_ms` is the time in milliseconds after which the next message would be accepted. A `RateLimit`
+/// and its clones share one count, so that several actions can share one limit.
 ///
 /// ```
 /// use streamer::middleware::{Rate, RateLimit};
@@ -47,16 +47,16 @@ enum Per {
 }
 
 impl RateLimit {
-    /// The `retry_after_ms` to send if the time until the next free token is unknown.
+    /// Value of `retry_after_ms` if the time until the next free token is unknown.
     const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
-    /// Creates a limit for each connection.
+    /// Creates a limit for the messages of each connection.
     #[must_use]
     pub fn per_connection(rate: Rate) -> Self {
         Self::new(Per::Connection, rate)
     }
 
-    /// Creates a limit for each user, for all connections of the user together.
+    /// Creates a limit for the messages of each user, counted over all connections of the user.
     #[must_use]
     pub fn per_user(rate: Rate) -> Self {
         Self::new(Per::User, rate)
@@ -66,15 +66,15 @@ impl RateLimit {
         Self { per, rate, shared: None, fails_closed: false, buckets: Arc::default() }
     }
 
-    /// Counts messages of all the router's execution environments together, in the DynamoDB table `RATE_LIMITS_TABLE`.
+    /// Counts the messages of all execution environments of the router together, in the DynamoDB table whose name is
+    /// in the environment variable `RATE_LIMITS_TABLE`.
     ///
-    /// Limits with the same `name` share their counts. Each accepted message costs one write. A message is rejected
-    /// without a write if this environment already knows that the limit is reached.
+    /// Limits with the same `name` share their counts. Each accepted message costs one write. If an environment has
+    /// learned from an earlier write that the limit is reached, it rejects messages without a write.
     ///
     /// If the router has no table, or the table does not answer, each environment counts separately, unless the limit
     /// is set to [`fail_closed`](Self::fail_closed). If DynamoDB throttles the write, the message is always rejected.
-    /// Otherwise a flood of messages of one user, which throttles that user's item, could disable the user's own
-    /// limit.
+    /// Otherwise a user whose flood of messages throttles the user's own item would disable the user's limit.
     #[must_use]
     pub fn shared(mut self, name: impl Into<Arc<str>>) -> Self {
         self.shared = Some(name.into());
@@ -83,14 +83,15 @@ impl RateLimit {
 
     /// Rejects all messages while the table of a [shared](Self::shared) limit is missing or does not answer.
     ///
-    /// By default, each environment counts separately in this case.
+    /// Without this setting, each execution environment counts separately while the table is missing or does not
+    /// answer.
     #[must_use]
     pub const fn fail_closed(mut self) -> Self {
         self.fails_closed = true;
         self
     }
 
-    /// Takes a token for a message, or returns the `RATE_LIMITED` error if no token is available.
+    /// Takes a token for a message from the token bucket. Returns the `RATE_LIMITED` error if no token is available.
     async fn admit(&self, routing: &Routing, context: &Context) -> Result<(), CallError> {
         let (key, now) = (self.per.key(context), routing.received_at);
         let known = self.buckets.take(&key, self.rate, now).map_err(|bucket| self.refuse(bucket, now))?;
@@ -122,7 +123,7 @@ impl RateLimit {
         }
     }
 
-    /// Decides about a message whose token could not be taken from the table.
+    /// Accepts or rejects a message for which the shared table could not be asked for a token.
     fn without_table(&self, throttled: bool) -> Result<(), CallError> {
         if throttled || self.fails_closed { Err(refusal(Self::UNKNOWN_WAIT)) } else { Ok(()) }
     }
@@ -148,19 +149,21 @@ impl Per {
     }
 }
 
-/// The token buckets that this execution environment remembers.
+/// The token buckets that an execution environment keeps in memory.
 #[derive(Debug)]
 struct Buckets {
     full_at: Mutex<LruCache<String, FullAt>>,
-    /// Ensures that a missing table is logged only once.
+    /// Ensures that a missing rate limits table is logged only once.
     missing_table: Once,
 }
 
 impl Buckets {
-    /// Maximum number of remembered buckets. The least recently used bucket is evicted, and counts as full afterwards.
+    /// Maximum number of token buckets in memory. Above it, the least recently used bucket is evicted, which makes it
+    /// full at its next use.
     const MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
-    /// Takes a token and returns the previous state of the bucket. An error contains the bucket that has no token left.
+    /// Takes a token from a bucket, and returns the state that the bucket had before. If the bucket has no token
+    /// left, returns the bucket's state as the error.
     fn take(&self, key: &str, rate: Rate, now: Timestamp) -> Result<FullAt, FullAt> {
         let mut buckets = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.get(key).copied().unwrap_or_default();
@@ -169,7 +172,7 @@ impl Buckets {
         Ok(bucket)
     }
 
-    /// Remembers the state of a bucket as stored in the table.
+    /// Keeps the state of a bucket, as stored in the table, in memory.
     fn learn(&self, key: String, bucket: FullAt) {
         self.full_at.lock().unwrap_or_else(PoisonError::into_inner).put(key, bucket);
     }

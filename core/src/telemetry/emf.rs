@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ports::Timestamp;
 
-/// A log line with the metrics of one event, in CloudWatch's embedded metric format.
+/// A log line with the metrics of one measured event, in CloudWatch's embedded metric format.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,7 +26,8 @@ pub struct MetricLine {
     at: Timestamp,
     dimensions: Vec<&'static str>,
     metrics: Vec<Value>,
-    /// Top-level members of the JSON object: values of dimensions and metrics, and additional facts.
+    /// Top-level members of the line's JSON object: values of dimensions and metrics, and searchable values that are
+    /// not metrics.
     members: Map<String, Value>,
 }
 
@@ -36,17 +37,17 @@ impl MetricLine {
     /// Maximum length of a dimension value in CloudWatch, in bytes.
     const MAX_DIMENSION_BYTES: usize = 1024;
 
-    /// Creates a line for an event at time `at`, without dimensions and metrics.
+    /// Creates a line without dimensions and metrics, for a measured event that happened at the time `at`.
     pub fn at(at: Timestamp) -> Self {
         Self { at, dimensions: Vec::new(), metrics: Vec::new(), members: Map::new() }
     }
 
     /// Adds a dimension, such as `Action`, with its value.
     ///
-    /// CloudWatch keeps and charges separate metrics for each value of a dimension. So the value must come from a small
-    /// set, and never from a client. Characters that CloudWatch does not accept are replaced by `?`.
+    /// CloudWatch creates and charges a separate metric for each value of a dimension. So `value` must come from a
+    /// small set, and never from a client. Characters that CloudWatch does not accept are replaced by `?`.
     pub fn by(mut self, dimension: &'static str, value: &str) -> Self {
-        // CloudWatch ignores all metrics of a line that has a dimension value that is empty or not printable ASCII.
+        // If a dimension value is empty or not printable ASCII, CloudWatch ignores all metrics of the line.
         let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
         let value: String = value.trim().chars().map(printable).take(Self::MAX_DIMENSION_BYTES).collect();
         self.dimensions.push(dimension);
@@ -64,7 +65,7 @@ impl MetricLine {
         self.metric(name, "Milliseconds", u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Adds a member that is searchable in the log, but is not a metric. It may have any value.
+    /// Adds a value that is searchable in the log but is not a metric. Unlike a dimension, it may come from a client.
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.members.insert(name.into(), value.into());
         self
@@ -94,9 +95,9 @@ impl MetricLine {
     }
 }
 
-/// A destination of metric lines.
+/// A destination to which metric lines are written.
 pub trait MetricSink: fmt::Debug + Send + Sync {
-    /// Writes a line. The method must not block, because it would delay the measured code.
+    /// Writes a metric line. This method must not block, because it would delay the code that is measured.
     fn write(&self, line: &MetricLine);
 }
 
@@ -106,7 +107,7 @@ pub struct StandardOutput;
 
 impl MetricSink for StandardOutput {
     fn write(&self, line: &MetricLine) {
-        // An error means that standard output is closed, so nobody reads the metrics.
+        // Ignored: an error means that standard output is closed, so nobody reads the metrics.
         let _ = writeln!(std::io::stdout().lock(), "{}", line.to_json());
     }
 }

@@ -1,5 +1,5 @@
-//! Recording of a function's events and replies in its log, from which the command `streamer record` makes test
-//! fixtures.
+//! Records a function's events and replies in its log. The command `streamer record` makes test fixtures from this
+//! log.
 
 use std::io::Write as _;
 use std::task;
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 
 use crate::config::Environment;
 
-/// Maximum length of a text that is logged as one line, in bytes.
+/// Maximum length of an event or reply that is logged as one line, in bytes.
 ///
-/// CloudWatch accepts 1 MiB per log event (256 KiB until April 2025). But Lambda has been observed to cut lines at 64
-/// KiB, the capacity of the pipe that carries them.
+/// CloudWatch accepts 1 MiB per log event (256 KiB until April 2025). But Lambda has been observed to cut log lines
+/// at 64 KiB, the capacity of the pipe from the function to Lambda.
 const MAX_WHOLE_BYTES: usize = 60_000;
-/// Maximum length of each piece of a longer text, in bytes. JSON escapes can double the length of a piece.
+/// Maximum length of each piece of an event or reply that is logged in several lines, in bytes. JSON escapes can
+/// double the length of a piece.
 const MAX_PIECE_BYTES: usize = 28_000;
 
-/// Reads from the environment variable `STREAMER_RECORD` whether to log every event and its reply; `true` or `false`,
-/// default `false`.
+/// Reads the environment variable `STREAMER_RECORD`; `true` logs every event and its reply. Default `false`.
 ///
 /// The recorded lines contain tokens and payloads. Enable recording only temporarily, and only where logs may contain
 /// such data.
@@ -29,9 +29,9 @@ pub(crate) fn is_recording(environment: &mut Environment<'_>) -> bool {
     environment.or_default("STREAMER_RECORD", false, "true or false")
 }
 
-/// Runs `handler` in Lambda's runtime. If `recording` is set, writes each event and its reply to the log.
+/// Runs `handler` in Lambda's runtime. If `recording` is `true`, writes each event and its reply to the log.
 ///
-/// Without `recording`, events and replies are not copied.
+/// If `recording` is `false`, events and replies are not copied.
 ///
 /// # Errors
 /// An [`Error`] if Lambda's Runtime API does not answer.
@@ -104,11 +104,13 @@ impl<S: Service<LambdaInvocation>> Service<LambdaInvocation> for Recorder<S> {
 }
 
 fn write(function: &str, request_id: &str, kind: &str, text: &str) {
-    // A single write, so that no other line comes between the pieces. An error means that standard output is closed.
+    // One `write_all` call under the lock, so that no other log line comes between the pieces. An error means that
+    // standard output is closed.
     let _ = std::io::stdout().lock().write_all(lines(function, request_id, kind, text).as_bytes());
 }
 
-/// Formats a text as one log line, or as several lines with a piece of the text each.
+/// Formats an event or reply as one log line. A long text, or one that is not JSON, is split into pieces, one per
+/// line.
 fn lines(function: &str, request_id: &str, kind: &str, text: &str) -> String {
     let head = |part: usize, parts: usize| {
         json!({
@@ -149,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn recorded_long_text_is_split_into_lines_below_64_kib_that_join_to_the_text() {
+    fn recorded_long_event_is_split_into_lines_below_64_kib_whose_pieces_form_the_event() {
         let text = json!({ "payload": "\"é\\".repeat(40_000) }).to_string();
         let lines = lines("router", "r1", "event", &text);
         let mut whole = String::new();
         for (index, line) in lines.lines().enumerate() {
             assert!(
                 line.len() < 64 * 1024,
-                "each recorded line is below 64 KiB, but one has {} bytes",
+                "each recorded line is shorter than 64 KiB, but one has {} bytes",
                 line.len()
             );
             let line: Value = serde_json::from_str(line).unwrap();

@@ -66,7 +66,7 @@ fn event(query: &Value, headers: &Value) -> ApiGatewayWebsocketProxyRequest {
     serde_json::from_value(event).unwrap()
 }
 
-/// Returns a mock of the connections table that accepts every put, and the list of the items put.
+/// Returns a mock of the connections table that accepts every `PutItem` call, and the list of the stored items.
 fn table() -> (Rule, Arc<Mutex<Vec<Item>>>) {
     let items = Arc::new(Mutex::new(Vec::new()));
     let recorded = Arc::clone(&items);
@@ -83,8 +83,8 @@ fn connect(rule: &Rule) -> Connect<DynamoConnectionStore> {
     Connect::new(KEY.verifier(), DynamoConnectionStore::new(client, "connections"), Arc::new(At(NOW)))
 }
 
-/// Connects with this query and these headers. Returns the reply, and the user of the stored connection, if
-/// any.
+/// Handles a connect event with this query and these headers. Returns the reply, and the user of the stored
+/// connection; `None` if no connection was stored.
 async fn outcome(query: &Value, headers: &Value) -> (ApiGatewayProxyResponse, Option<String>) {
     let (rule, items) = table();
     let reply = connect(&rule).answer(&event(query, headers), DEADLINE).await;
@@ -121,7 +121,7 @@ async fn token_is_accepted_from_the_query_the_header_or_a_subprotocol() {
         (json!({}), json!({"Sec-WebSocket-Protocol": token})),
         (json!({}), json!({"sec-websocket-protocol": format!("chat,{token}")})),
         (json!({}), json!({"Sec-WebSocket-Protocol": format!("{token}, chat")})),
-        // A subprotocol name with two dots, like a token.
+        // A subprotocol name that contains two dots, as a token does.
         (json!({}), json!({"Sec-WebSocket-Protocol": format!("wamp.2.json, {token}")})),
     ] {
         let (reply, user) = outcome(&query, &headers).await;
@@ -203,7 +203,7 @@ async fn connect_reply_selects_one_of_the_offered_subprotocols() {
         assert_eq!(header.map(|value| value.to_str().unwrap()), selected, "{offered}");
     }
     let (reply, _) = outcome(&query, &json!({})).await;
-    assert_eq!(reply.headers.len(), 0, "without an offer, the reply selects no subprotocol");
+    assert_eq!(reply.headers.len(), 0, "the reply selects no subprotocol if the client offers none");
 }
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn connect_answers_500_before_the_deadline_if_the_table_does_not_respond()
 }
 
 #[tokio::test]
-async fn client_of_a_disallowed_tenant_is_refused_with_its_own_code() {
+async fn client_of_a_disallowed_tenant_is_refused_with_code_tenant_not_allowed() {
     let (rule, items) = table();
     let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&rule]);
     let verifier = KEY.verifier().with_tenants(["other".into()]);
@@ -298,7 +298,7 @@ async fn connect_event_without_a_connection_id_is_refused_with_500() {
     assert!(items.lock().unwrap().is_empty());
 }
 
-/// The gateway treats a reply with any other key as a failure of the function.
+/// The gateway treats a reply with an unknown key as a failure of the function.
 #[tokio::test]
 async fn connect_replies_serialize_to_the_format_that_the_gateway_expects() {
     let token = token_of("ann");

@@ -66,8 +66,8 @@ fn stored() -> Item {
     })
 }
 
-/// Returns a mock of the connections table that accepts only the deletion of the event's connection, and
-/// returns `old` as the deleted item.
+/// Returns a mock of the connections table that accepts only one call, the deletion of the connection in
+/// [`event`]. The mock returns `old` as the deleted item.
 fn table_of(old: Option<Item>) -> Rule {
     mock!(Client::delete_item)
         .match_requests(|delete| {
@@ -88,7 +88,7 @@ impl MetricSink for RecordedMetrics {
     }
 }
 
-/// Handles the disconnect of a connection without requests. Returns the reply and the metric lines.
+/// Handles a disconnect event for a connection that has no requests. Returns the reply and the metric lines.
 async fn outcome(rule: &Rule, event: &ApiGatewayWebsocketProxyRequest) -> (String, Vec<String>) {
     let no_requests = mock!(Client::query)
         .match_requests(|query| query.index_name() == Some("connection-requests"))
@@ -164,7 +164,7 @@ async fn disconnect_returns_before_its_deadline_if_the_tables_do_not_respond() {
 }
 
 #[test]
-fn close_codes_map_to_twelve_dimension_values() {
+fn all_close_codes_together_have_twelve_metric_dimension_values() {
     let codes = (-5..70_000).map(|code| status_code(Some(code)));
     let different: std::collections::BTreeSet<&str> = codes.chain([status_code(None)]).collect();
     assert_eq!(different.len(), 12);

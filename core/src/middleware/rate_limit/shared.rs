@@ -10,9 +10,11 @@ use crate::handler::HandlerTask;
 use crate::ports::Timestamp;
 use crate::store::{FullAt, Rate, RateLimits, StoreError, StoreErrorKind, Taken};
 
-/// The shared rate limits in the store, called on the router's own runtime.
+/// The rate limits that all execution environments share through the store. The store is called on the router's own
+/// runtime.
 ///
-/// On the handlers' runtime, a handler that burns CPU would delay the connections to DynamoDB, which all calls share.
+/// On the handlers' runtime, a handler that computes without awaiting would delay the connections to DynamoDB, which
+/// all calls share.
 #[derive(Clone)]
 pub(crate) struct SharedRateLimits {
     limits: Arc<dyn DynRateLimits>,
@@ -20,7 +22,7 @@ pub(crate) struct SharedRateLimits {
 }
 
 impl SharedRateLimits {
-    /// How long a message waits for its token at most.
+    /// Maximum time that a message waits for a token from the store.
     const TIMEOUT: Duration = Duration::from_secs(1);
 
     /// Creates shared limits that call `limits` on `runtime`.
@@ -57,7 +59,7 @@ impl fmt::Debug for SharedRateLimits {
     }
 }
 
-/// The object-safe form of [`RateLimits`].
+/// The dyn-compatible form of [`RateLimits`], whose async method returns a boxed future.
 trait DynRateLimits: Send + Sync {
     fn take_boxed<'a>(
         &'a self,
