@@ -49,7 +49,7 @@ async fn saved_connection_can_be_read_until_it_is_deleted() {
 }
 
 #[tokio::test]
-async fn connection_id_in_use_cannot_be_saved_by_another_user() {
+async fn connection_of_one_user_cannot_be_overwritten_by_a_connection_of_another() {
     let store = Store::new().await;
     save(&store, "c1", "acme", "ann", 0).await;
     for (tenant, user) in [("acme", "bob"), ("other", "ann")] {
