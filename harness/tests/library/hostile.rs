@@ -1,4 +1,4 @@
-//! Messages of hostile clients, and the short answer that each of them gets.
+//! Hostile messages of clients, and the short answer to each of them.
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,18 +15,19 @@ use tracing::level_filters::LevelFilter;
 use crate::router::app;
 use crate::world::{World, message};
 
-/// The text `around` with its `…` replaced by padding, so that the message has `bytes` bytes.
+/// Returns the message `around` with its `…` replaced by padding, so that the message has `bytes` bytes.
 fn of_bytes(bytes: usize, around: &str) -> String {
     let (before, after) = around.split_once('…').unwrap();
     format!("{before}{}{after}", "x".repeat(bytes - before.len() - after.len()))
 }
 
+/// Returns a message of the action `echo` whose payload consists of `levels` nested arrays.
 fn nested(levels: usize) -> String {
     let (open, close) = ("[".repeat(levels), "]".repeat(levels));
     format!(r#"{{"action":"echo","payload":{open}{close},"id":"r1"}}"#)
 }
 
-/// Each hostile message, with the name of its case.
+/// Returns the name and the text of each hostile message.
 fn cases() -> Vec<(&'static str, String)> {
     let large = r#"{"action":"double","payload":"…","id":"r1"}"#;
     let numbers = vec!["1e15"; 20_000].join(",");
@@ -145,7 +146,11 @@ async fn each_hostile_message_gets_a_short_answer_with_its_request_id_if_readabl
     let mut answers = String::new();
     for (case, body) in cases() {
         let answer = world.say("c-ann", body).await;
-        assert!(answer.len() < 2_048, "{case}: {} bytes", answer.len());
+        assert!(
+            answer.len() < 2_048,
+            "{case}: the answer has fewer than 2,048 bytes, found {}",
+            answer.len()
+        );
         writeln!(answers, "{case}\n  {answer}").unwrap();
     }
     assert_snapshot!(answers);
@@ -166,6 +171,7 @@ async fn status_subscribe_and_cancel_of_missing_requests_store_and_push_nothing(
     assert_eq!(world.clients.frames("c-ann"), []);
 }
 
+/// Writer that keeps the written log lines in memory.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -202,7 +208,7 @@ async fn flood_of_hostile_messages_causes_no_store_call_and_no_log_line() {
     assert_eq!(String::from_utf8(log.0.lock().unwrap().clone()).unwrap(), "");
 }
 
-/// Handler that returns its input inside 32 more nested arrays.
+/// Slow handler that returns its input wrapped in 32 nested arrays.
 struct Wrap;
 
 impl Handler for Wrap {
@@ -219,7 +225,7 @@ impl Handler for Wrap {
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_of_maximum_depth_and_an_even_deeper_result_are_stored() {
+async fn message_of_maximum_nesting_depth_and_an_even_deeper_result_are_stored() {
     let mut app = App::new();
     app.handle("wrap", Wrap).unwrap();
     let world = World::new(app).await;
