@@ -81,7 +81,7 @@ async fn slow_request_without_progress_costs_four_writes_and_one_push() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_20_seconds_without_progress_cost_one_more_write_and_no_push() {
+async fn running_request_without_progress_costs_one_write_per_20_seconds_and_no_extra_push() {
     let (calls, pushes) = slow_request(50, 0).await;
     assert_snapshot!(calls, @r"
     PutItem streamer-RequestsTable: 4 WCU (table 1, connection-requests 1, status-time 1, timers 1)

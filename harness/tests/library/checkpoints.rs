@@ -195,7 +195,8 @@ async fn checkpoint_of_the_maximum_size_is_saved_and_a_larger_one_is_refused() {
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!(max - 2))));
 }
 
-/// Returns a queue on the bench's tables in which the next `fails` checkpoint writes fail with `kind`.
+/// Returns a request queue on the bench's tables whose next `fails` checkpoint writes fail with an error of the
+/// kind `kind`.
 fn flaky(bench: &Bench, fails: u32, kind: StoreErrorKind) -> Flaky {
     let queue = queue(&bench.world.db);
     Flaky { queue, progress: Arc::new(fails.into()), ends: Arc::default(), kind }

@@ -115,7 +115,7 @@ async fn users_whose_names_contain_key_delimiters_share_no_request() {
         for id in IDS {
             let own = json!([tenant, name, {"of": user, "id": id}]);
             let Frame::Response { data: Some(snapshot), .. } = status(&world, user, id).await else {
-                panic!("no snapshot of {id} for user {name} of tenant {tenant}")
+                panic!("expected a snapshot of {id} for user {name} of tenant {tenant}")
             };
             assert_eq!((&snapshot["status"], &snapshot["result"]), (&json!("completed"), &own));
         }

@@ -27,7 +27,7 @@ async fn bench() -> Bench {
     Bench::new(RetryPolicy::attempts(3), takes_a_minute).await
 }
 
-/// Returns the batch item failure that reports the stream record.
+/// Returns the batch item failure for a stream record.
 fn sequence_number(record: &Value) -> BatchItemFailure {
     let number = record["dynamodb"]["SequenceNumber"].as_str().unwrap();
     BatchItemFailure { item_identifier: number.into() }

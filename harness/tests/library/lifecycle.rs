@@ -28,7 +28,8 @@ pub(crate) const RULES: Rules = Rules { max_continuations: 1 };
 pub(crate) struct Specimen {
     /// Key of the request.
     pub(crate) key: RequestKey,
-    /// Lease of the request's last claim; `None` if the request is pending.
+    /// Lease of the request's last claim; `None` if the request is pending. If the request is not processing,
+    /// the lease has another owner token than the claim.
     lease: Option<Lease>,
 }
 
@@ -209,7 +210,8 @@ async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp,
     }
 }
 
-/// Returns all states that a request with [`ALLOWED`] attempts can have under [`RULES`].
+/// Returns the states that a request with [`ALLOWED`] attempts can have under [`RULES`]. Each lease expires, and
+/// each next attempt is due, at 100 s.
 pub(crate) fn states() -> Vec<State> {
     let budget = |used, continuations| Budget { used, allowed: ALLOWED, continuations };
     let mut states: Vec<State> = [(0, 0), (1, 0), (0, 1), (1, 1)]

@@ -102,7 +102,8 @@ async fn big_result_is_stored_in_a_part_item_that_expires() {
     assert!(listed.unreadable.is_empty());
 }
 
-/// The fenced attempt has already written its result to a part item, but no request refers to that part item.
+/// A fenced attempt has written its big result to a part item before the store refuses its terminal write. No
+/// request refers to that part item.
 #[tokio::test]
 async fn big_result_of_a_fenced_attempt_is_never_returned_and_expires() {
     let store = Store::new().await;
@@ -117,7 +118,8 @@ async fn big_result_of_a_fenced_attempt_is_never_returned_and_expires() {
     assert_eq!(store.get(&key).await.ending, Some(Ending::Completed(value_of(8_000))));
 }
 
-/// The terminal write itself sets the expiry time, because the process may crash before the delivery.
+/// The store operation that makes a request terminal also sets the expiry time, because the process may crash
+/// before the delivery.
 #[tokio::test]
 async fn every_kind_of_terminal_write_sets_the_expiry_time_of_a_big_payload() {
     let store = Store::new().await;
@@ -160,8 +162,8 @@ async fn every_kind_of_terminal_write_sets_the_expiry_time_of_a_big_payload() {
     }
 }
 
-/// The part item has no expiry time if the store failed, or the process crashed, right after the terminal
-/// write.
+/// The part item has no expiry time if the store failed, or the process crashed, between the terminal write
+/// and the write of the expiry time.
 #[tokio::test]
 async fn missing_expiry_time_of_a_big_payload_is_set_before_the_timer_is_cleared() {
     let store = Store::new().await;

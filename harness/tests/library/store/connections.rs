@@ -49,7 +49,7 @@ async fn saved_connection_can_be_read_until_it_is_deleted() {
 }
 
 #[tokio::test]
-async fn connection_of_one_user_cannot_be_overwritten_by_a_connection_of_another() {
+async fn connection_with_the_id_of_another_users_connection_cannot_be_saved() {
     let store = Store::new().await;
     save(&store, "c1", "acme", "ann", 0).await;
     for (tenant, user) in [("acme", "bob"), ("other", "ann")] {

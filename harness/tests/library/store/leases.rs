@@ -197,7 +197,7 @@ async fn progress_write_stores_the_progress_and_extends_the_lease() {
 }
 
 #[tokio::test]
-async fn terminal_write_stores_the_ending_an_expiry_time_and_a_delivery_timer() {
+async fn terminal_write_stores_the_outcome_an_expiry_time_and_a_delivery_timer() {
     let store = Store::new().await;
     let big = json!("x".repeat(5_000));
     for (n, (name, ending)) in [
@@ -233,7 +233,7 @@ async fn terminal_write_stores_the_ending_an_expiry_time_and_a_delivery_timer() 
 }
 
 /// Invariant 3: an attempt that has lost its lease changes neither the request's item nor a stored result.
-/// The store refuses each of its writes as fenced.
+/// The store refuses each write of that attempt with the error kind `Fenced`.
 #[tokio::test]
 async fn attempt_that_has_lost_its_lease_changes_nothing() {
     let store = Store::new().await;
@@ -350,9 +350,10 @@ async fn delivery_to_the_last_subscriber_removes_the_request_from_the_timer_inde
     store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c3"]), true)).await.unwrap();
 }
 
-/// The delivery went to c1, but c2 has replaced c1. The number of subscribers alone would not show this.
+/// While the terminal frame is sent to c1, c2 subscribes and c1 unsubscribes. The number of subscribers stays
+/// one, but c2 does not have the terminal frame.
 #[tokio::test]
-async fn subscriber_that_replaces_another_during_a_delivery_awaits_the_terminal_frame() {
+async fn new_subscriber_that_joins_during_a_delivery_still_awaits_the_terminal_frame() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     write(&store, "complete", &key, &lease, 2).await.unwrap();

@@ -180,8 +180,8 @@ async fn due_requests_are_listed_in_the_order_of_their_due_times() {
     assert_eq!(names(&due(at(1_000)).await), ["r1", "r2", "r4"]);
 }
 
-/// The cursor comes from a query for 100 s after the start. Its position is after all requests that are due
-/// at 60 s, the time of the second query.
+/// The cursor comes from a query for requests that are due at 100 s. The second query is for requests that are
+/// due at 60 s, all of which are before the cursor.
 #[tokio::test]
 async fn due_list_continued_from_a_cursor_later_than_the_query_time_is_empty() {
     let store = Store::new().await;
@@ -233,7 +233,7 @@ async fn list_query_with_an_invalid_page_limit_or_cursor_is_a_misuse_error() {
     }
 }
 
-/// If a list accepted the cursor of another list, it would silently skip the entries before the cursor.
+/// A list that accepted the cursor of another list would silently skip its own entries before the cursor.
 #[tokio::test]
 async fn list_cursor_is_refused_by_the_list_of_another_status_or_connection() {
     let store = Store::new().await;

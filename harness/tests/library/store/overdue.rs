@@ -92,7 +92,8 @@ async fn timer_is_postponed_only_if_it_still_has_the_expected_time() {
     assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
     assert_eq!(store.get(&key).await, before);
     assert!(!store.queue.postpone(&key, at(71), at(200)).await.unwrap());
-    // A repeated write succeeds, because a caller repeats a write whose response was lost.
+    // A repeated postponement to the same time succeeds, because a caller repeats a write whose response was
+    // lost.
     assert!(store.queue.postpone(&key, at(71), at(100)).await.unwrap());
     assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
     let absent = RequestKey::from_stored("acme/ann/r9");
@@ -274,8 +275,8 @@ async fn reclaim_of_a_request_without_a_lease_is_a_misuse_error() {
     assert_eq!(store.item(&key).await, before);
 }
 
-/// Two sweepers read the same due item. The second sweeper writes only after the next attempt has failed as
-/// well, so that the request waits for a later due time.
+/// A slow sweeper may write long after it has read a due item. In the meantime, the next attempt may have run
+/// and failed. The late write must not make the request pending before the new due time.
 #[tokio::test]
 async fn retrying_request_does_not_become_pending_before_its_next_attempt_is_due() {
     let store = Store::new().await;

@@ -72,7 +72,7 @@ async fn request_without_a_lease_is_cancelled_immediately_and_can_no_longer_be_c
 }
 
 #[tokio::test]
-async fn result_of_a_cancel_tells_a_running_a_terminal_and_a_missing_request_apart() {
+async fn cancel_result_differs_for_running_terminal_and_missing_requests() {
     let store = Store::new().await;
     let running = request_in(&store, "r1", Status::Processing).await;
     for _ in 0..2 {
@@ -90,7 +90,7 @@ async fn result_of_a_cancel_tells_a_running_a_terminal_and_a_missing_request_apa
     assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
-/// Tries each combination of a current status and a status to which a caller without a lease can change it.
+/// Tries each combination of a current status and a [`NewStatus`].
 #[tokio::test]
 async fn status_change_without_a_lease_succeeds_only_from_pending_or_retrying() {
     let store = Store::new().await;
@@ -205,7 +205,7 @@ async fn unsubscribe_does_not_affect_a_request_of_another_user_with_the_same_id(
     assert_eq!(
         store.get(&other.key()).await.subscribers,
         ids(&["c1"]),
-        "bob's request of the same id keeps its subscriber"
+        "an unsubscribe from ann's request does not change bob's request"
     );
 }
 
@@ -221,7 +221,11 @@ async fn cancel_unless_subscribed_cancels_only_a_request_without_other_subscribe
         let before = store.item(&key).await;
         assert_eq!(cancel(10).await, Cancelled::HasOtherSubscribers, "{status:?}");
         store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-        assert_eq!(cancel(11).await, Cancelled::HasOtherSubscribers, "{status:?}: c2 is the only subscriber");
+        assert_eq!(
+            cancel(11).await,
+            Cancelled::HasOtherSubscribers,
+            "{status:?}: the subscriber c2 prevents the cancel"
+        );
         store.edit(&key, "SET subscribers.c1 = :value", before["created_at"].clone()).await;
         store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
         let cancelled = cancel(12).await;
