@@ -203,8 +203,9 @@ pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
     }
 }
 
-/// Returns the result of a delivery that sent the terminal frame to the connections `delivered`. The
-/// delivery sent no dead letter, and set no expiry time on part items.
+/// Returns the result of a delivery that sent the terminal frame to the connections `delivered`. `is_complete`
+/// is true if the request had no further subscribers. The delivery sent no dead letter, and does not know
+/// whether the part items have an expiry time.
 pub(super) fn delivered_to(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
     Delivery { delivered, is_complete, is_dead_letter_sent: false, part_ttls_set: false }
 }
