@@ -1,4 +1,5 @@
-//! Broadcasts of a frame to all connections of a user or of a tenant, on the embedded database.
+//! Broadcasts of a frame to all connections of a user or of a tenant. The connections are stored in the
+//! embedded database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,11 +19,14 @@ use tokio::time::Instant;
 
 use crate::world::{CONNECTIONS, World};
 
-/// Fake connections to which every send succeeds after 100 ms. Counts the sends.
+/// Fake of the connections port. Each send takes 100 ms and succeeds. Counts the sends.
 #[derive(Clone, Debug, Default)]
 struct Slow {
+    /// Number of sends in flight.
     in_flight: Arc<AtomicUsize>,
+    /// Maximum number of sends that were in flight together.
     max_in_flight: Arc<AtomicUsize>,
+    /// Number of finished sends.
     sent: Arc<AtomicUsize>,
 }
 
@@ -99,13 +103,13 @@ async fn tenant_broadcast_returns_an_outcome_per_connection_and_deletes_gone_con
     assert_eq!(begun.elapsed().as_secs(), 3, "the send to the hanging connection times out after 3 s");
     assert!(clients.times()[..3].iter().all(|at| *at - begun < Duration::from_secs(1)));
     assert_eq!(clients.frames("c-expired"), []);
-    assert_eq!(clients.frames("c-other"), [], "a connection of another tenant receives nothing");
+    assert_eq!(clients.frames("c-other"), [], "a connection of another tenant receives no frame");
     let known = async |id: &str| world.connections().get(&id.into()).await.unwrap().is_some();
     assert!(!known("c-gone").await && known("c-refused").await && known("c-slow").await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn user_broadcast_reaches_only_the_connections_of_that_user_in_that_tenant() {
+async fn user_broadcast_reaches_only_the_connections_of_the_given_tenant_and_user() {
     let world = World::new(App::new()).await;
     world.connect("c-ann2", "acme", "ann").await;
     world.connect("c-ann3", "other", "ann").await;
@@ -118,7 +122,7 @@ async fn user_broadcast_reaches_only_the_connections_of_that_user_in_that_tenant
 }
 
 #[tokio::test(start_paused = true)]
-async fn broadcast_send_to_one_connection_reports_sent_gone_or_store_error() {
+async fn send_to_one_connection_returns_sent_or_gone_or_a_store_error() {
     let world = World::new(App::new()).await;
     let broadcast = broadcast(&world, world.clients.clone());
     assert!(matches!(broadcast.send(&"c-ann".into(), &frame()).await.unwrap(), Outcome::Sent));
@@ -134,7 +138,7 @@ async fn broadcast_send_to_one_connection_reports_sent_gone_or_store_error() {
 async fn broadcast_frame_above_128_kib_is_refused_before_any_send() {
     let world = World::new(App::new()).await;
     let broadcast = broadcast(&world, Slow::default());
-    // The quotes make the JSON text two bytes longer than the string.
+    // The serialized JSON string is two bytes longer than its content, because of the quotes.
     let (largest, too_large) = (json!("x".repeat(128 * 1024 - 2)), json!("x".repeat(128 * 1024 - 1)));
     let tenant = "acme".into();
     let refused = broadcast.to_tenant(&tenant, &too_large).err().unwrap();
@@ -160,7 +164,7 @@ async fn broadcast_reads_pages_on_demand_and_sends_to_ten_connections_concurrent
     let some: Vec<_> = broadcast.to_tenant(&tenant, &frame()).unwrap().take(20).collect().await;
     assert_eq!(some.len(), 20);
     let count = |calls: &[_]| calls.len();
-    assert_eq!(count(&ledger.take()), 2, "one page costs one query and one batch read of its connections");
+    assert_eq!(count(&ledger.take()), 2, "one page costs one query and one batch read");
     assert!(slow.sent.load(Ordering::SeqCst) <= 30);
     let begun = Instant::now();
     let tally: Tally = broadcast.to_tenant(&tenant, &frame()).unwrap().collect().await;
@@ -170,7 +174,7 @@ async fn broadcast_reads_pages_on_demand_and_sends_to_ten_connections_concurrent
 }
 
 #[tokio::test(start_paused = true)]
-async fn broadcast_reports_a_failed_page_query_after_sending_to_the_earlier_page() {
+async fn broadcast_reports_a_failed_query_for_page_two_after_sending_to_page_one() {
     let world = World::new(App::new()).await;
     for n in 0..150 {
         world.connect(&format!("c{n}"), "acme", "ann").await;

@@ -1,5 +1,5 @@
-//! The cost of a request from its message to its terminal frame: each call to the database, and each push to
-//! a client.
+//! The cost of a request: the number of database calls, and the number of frames pushed to the client, from
+//! the client's message to the terminal frame.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use streamer_harness::dynamodb::Calls;
 
 use crate::world::World;
 
-/// Handler that runs for as many seconds as its input says, and reports progress `reports` times at even
-/// intervals.
+/// Handler that runs for the number of seconds in its input, and reports progress at even intervals.
 struct Work {
+    /// Number of progress reports of each attempt.
     reports: u32,
 }
 
@@ -46,8 +46,8 @@ async fn world(reports: u32) -> World {
     World::new(app).await
 }
 
-/// Runs one slow request of `seconds` seconds. Returns its database calls and the number of pushes to its
-/// client.
+/// Runs one slow request that takes `seconds` seconds. Returns the database calls of the request, and the
+/// number of frames pushed to the client.
 async fn slow_request(seconds: u64, reports: u32) -> (Calls, usize) {
     let world = world(reports).await;
     world.ask("echo", "r0", json!(0)).await;
@@ -81,7 +81,7 @@ async fn slow_request_without_progress_costs_four_writes_and_one_push() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_20_seconds_without_progress_cost_one_more_write_and_no_push() {
+async fn running_request_without_progress_costs_one_write_per_20_seconds_and_no_extra_push() {
     let (calls, pushes) = slow_request(50, 0).await;
     assert_snapshot!(calls, @r"
     PutItem streamer-RequestsTable: 4 WCU (table 1, connection-requests 1, status-time 1, timers 1)
@@ -118,7 +118,7 @@ async fn repeated_request_id_costs_one_refused_write_and_a_status_query_one_read
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscribing_costs_one_write_and_after_completion_three_writes_and_a_push() {
+async fn subscribe_costs_one_write_before_completion_and_three_writes_and_a_push_after() {
     let world = world(0).await;
     world.connect("c-ann2", "acme", "ann").await;
     world.ask("work", "r1", json!(1)).await;
@@ -139,7 +139,7 @@ async fn subscribing_costs_one_write_and_after_completion_three_writes_and_a_pus
 }
 
 #[tokio::test(start_paused = true)]
-async fn repeated_id_from_another_connection_costs_a_refused_write_and_a_subscribe_write() {
+async fn repeated_request_id_from_another_connection_costs_two_writes_one_of_them_refused() {
     let world = world(0).await;
     world.connect("c-ann2", "acme", "ann").await;
     world.ask("work", "r1", json!(1)).await;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::subscriptions::{code_of, over, snapshot_of};
 use crate::world::{CONNECTIONS, World, message};
 
-/// Number of handlers that received the stop signal and finished their cleanup.
+/// Number of handlers that received the stop signal (because of a cancel request) and finished their cleanup.
 type Cleaned = Arc<AtomicU32>;
 
 async fn world() -> (World, Cleaned) {
@@ -56,7 +56,8 @@ async fn cancel(world: &World, connection: &str, id: &str) -> Frame {
     over(world, connection, json!({"action": "cancel", "id": "x1", "payload": {"request_id": id}})).await
 }
 
-/// Asserts that the last frame sent to the connection is the CANCELLED error, and that it was sent once.
+/// Asserts that the last frame sent to the connection is the CANCELLED error, and that no earlier frame is a
+/// CANCELLED error.
 fn assert_cancelled_is_last_frame(world: &World, connection: &str) {
     let frames = world.clients.frames(connection);
     let is_cancelled = |frame: &Frame| matches!(frame, Frame::Error { error, seq: Some(_), .. } if error.code == ErrorCode::Cancelled);
@@ -87,13 +88,17 @@ async fn cancel_of_an_unclaimed_request_is_immediate_and_delivered_to_every_subs
     );
 
     let response = world.process().await;
-    assert_eq!(response.batch_item_failures, [], "the cancelled request's record is not reported as failed");
+    assert_eq!(
+        response.batch_item_failures,
+        [],
+        "the stream record of a cancelled request is not a batch item failure"
+    );
     assert_eq!(world.request("r1").await.status, Status::Cancelled);
     assert_cancelled_is_last_frame(&world, "c-ann");
 }
 
 #[tokio::test(start_paused = true)]
-async fn running_handler_may_clean_up_before_its_cancel_is_confirmed() {
+async fn running_handler_can_clean_up_before_its_cancel_is_confirmed() {
     let (world, cleaned) = world().await;
     world.ask("hour", "r1", json!(1)).await;
     let cancels = async {
@@ -105,7 +110,7 @@ async fn running_handler_may_clean_up_before_its_cancel_is_confirmed() {
     let (_, (first, second, asked_at)) = tokio::join!(world.process(), cancels);
     assert!(
         asked_at.elapsed() <= Duration::from_secs(25),
-        "the attempt sees the cancel request at its next lease renewal: {:?}",
+        "the attempt stops within 25 s, after it reads the cancel request at its next lease renewal: {:?}",
         asked_at.elapsed()
     );
     for snapshot in [first, second] {
@@ -166,7 +171,7 @@ async fn cancel_leaves_an_unreachable_subscriber_to_the_sweeper_and_answers_prom
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_can_be_cancelled_only_by_its_own_user() {
+async fn request_can_be_cancelled_only_by_the_user_who_submitted_it() {
     let (world, _) = world().await;
     world.ask("hour", "r1", json!(1)).await;
     world.connect("c-ann-other", "other", "ann").await;

@@ -20,8 +20,8 @@ async fn cancel(bench: &Bench, after: Duration) -> Cancelled {
     queue(&bench.world.db).cancel(&key("r1"), bench.world.now()).await.unwrap()
 }
 
-/// Asserts that the request is cancelled, with one terminal frame, and that further records and dispatches
-/// change nothing.
+/// Asserts that the request is cancelled and that its terminal frame was sent once. Also asserts that later
+/// stream records and dispatches of the request change nothing.
 async fn assert_cancelled(bench: &Bench) {
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.lease), (Status::Cancelled, None));
@@ -34,8 +34,8 @@ async fn assert_cancelled(bench: &Bench) {
     assert_eq!(bench.world.letters.sent(), []);
 }
 
-/// Handler body: reports each second until a report fails because of the cancel request. Then it cleans up
-/// for `takes` and returns `returns`, which the attempt ignores.
+/// Handler body: reports progress each second until a report fails because of the cancel request. Then the
+/// handler cleans up for the duration `takes` and returns `returns`. The attempt ignores this result.
 async fn cleans_up(
     context: Context,
     takes: Duration,
@@ -105,7 +105,7 @@ async fn handler_whose_cancel_cleanup_takes_too_long_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handler_that_saves_a_checkpoint_during_its_cancel_cleanup_ends_cancelled() {
+async fn request_whose_handler_saves_a_checkpoint_after_a_cancel_request_is_cancelled() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {
         context.progress.stopped().await;
         context.progress.checkpoint("half").await?;
@@ -117,15 +117,15 @@ async fn handler_that_saves_a_checkpoint_during_its_cancel_cleanup_ends_cancelle
     assert_cancelled(&bench).await;
 }
 
-/// The handler fails or yields before its attempt has seen the cancel request, so the conditional write finds
-/// the cancel request. Even a final failure then sends no dead letter.
+/// The handler fails or yields before its attempt has read the cancel request. The store then refuses the
+/// attempt's write, because the item has a cancel request. Even a final failure sends no dead letter.
 #[tokio::test(start_paused = true)]
 async fn failure_retry_or_yield_after_an_unseen_cancel_request_becomes_a_cancellation() {
     let endings: [(RetryPolicy, fn() -> HandlerError); 4] = [
         (RetryPolicy::attempts(3), || HandlerError::retryable("BUSY", "busy")),
         (RetryPolicy::attempts(3), HandlerError::continue_later),
         (RetryPolicy::attempts(3), || HandlerError::failure("BROKEN", "broken")),
-        // `never()` allows a single attempt, so a retryable error is final.
+        // The policy `never()` allows one attempt, so that even a retryable error is final.
         (RetryPolicy::never(), || HandlerError::retryable("BUSY", "busy")),
     ];
     for (policy, error) in endings {
@@ -163,8 +163,8 @@ async fn request_cancelled_while_waiting_for_a_retry_is_never_retried() {
     assert_eq!((bench.started(), bench.status("r1").await), (1, Status::Cancelled));
 }
 
-/// The processor waits within its invocation for a retry that is due in less than 5 s. The cancel arrives
-/// during that wait.
+/// A retry that is due in less than 5 s is awaited by the processor within its invocation. The cancel request
+/// arrives during the wait.
 #[tokio::test(start_paused = true)]
 async fn request_cancelled_while_the_processor_waits_to_retry_it_is_not_run_again() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |context: Context| {
@@ -181,10 +181,10 @@ async fn request_cancelled_while_the_processor_waits_to_retry_it_is_not_run_agai
     assert_eq!((bench.started(), bench.status("r1").await), (2, Status::Cancelled));
 }
 
-/// A claim that is retried after a lost response may find that the user cancelled in between. The test sets
-/// the cancel request directly in the table.
+/// The user can cancel a request between a claim whose response was lost and its repetition. The repeated
+/// claim then succeeds on a request with a cancel request. The test sets the cancel request in the table.
 #[tokio::test(start_paused = true)]
-async fn request_that_is_already_marked_for_cancel_when_claimed_is_not_run() {
+async fn request_whose_cancel_was_requested_before_its_claim_is_not_run() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |_| Ok(Value::Null)).await;
     bench.queue("r1").await;
     bench.world.edit("r1", "SET cancel_requested = :value", AttributeValue::Bool(true)).await;

@@ -1,4 +1,4 @@
-//! Checkpoints that handlers save, and requests that continue from them in a new invocation.
+//! Handlers that save checkpoints, and requests that continue from a checkpoint in a new invocation.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::flaky::Flaky;
 use crate::scripted::{Bench, assert_in_order};
 use crate::world::{batch, key, queue};
 
-/// Handler body: a job of `minutes` minutes that saves a checkpoint after each minute and continues from the
-/// last one. The job never asks how much time its invocation has left.
+/// Handler body: works for `minutes` minutes, and saves a checkpoint after each minute. A continuation starts
+/// from the last checkpoint. The handler never checks how much time its invocation has left.
 async fn job(minutes: u32, context: Context) -> Result<Value, HandlerError> {
     let begin = context.checkpoint::<u32>()?.unwrap_or(0);
     for done in begin..minutes {
@@ -43,7 +43,7 @@ async fn three_hour_job_continues_across_invocations_within_one_attempt() {
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt, request.continuations), (Status::Pending, 0, 1));
     assert_eq!((request.checkpoint, request.runner), (Some(json!(14)), Runner::Worker));
-    assert_eq!(request.progress.message, "Minute 14", "the stored progress is the last one that was pushed");
+    assert_eq!(request.progress.message, "Minute 14", "the stored progress is the last pushed progress");
     bench.run_until_terminal("r1").await;
 
     let request = bench.world.request("r1").await;
@@ -138,7 +138,7 @@ async fn retried_attempt_continues_from_the_checkpoint_of_the_failed_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_continues_from_a_checkpoint_saved_after_the_time_is_up_signal() {
+async fn request_continues_from_a_checkpoint_saved_after_the_time_limit_signal() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {
         if let Some(saved) = context.checkpoint::<String>()? {
             return Ok(json!(saved));
@@ -146,7 +146,8 @@ async fn request_continues_from_a_checkpoint_saved_after_the_time_is_up_signal()
         assert_eq!(context.progress.stopped().await, StopReason::TimeLimitReached);
         sleep(Duration::from_secs(4)).await;
         context.progress.checkpoint("at the last moment").await?;
-        // No explicit yield is needed: the executor stops the handler and continues from the new checkpoint.
+        // The handler need not yield: because of the new checkpoint, the executor stops the handler and yields the
+        // request.
         std::future::pending().await
     })
     .await;
@@ -158,8 +159,8 @@ async fn request_continues_from_a_checkpoint_saved_after_the_time_is_up_signal()
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!("at the last moment"))));
 }
 
-/// A continuation that runs out of time without a new checkpoint costs an attempt. Otherwise the request
-/// could continue forever without any progress.
+/// A continuation that reaches its time limit without a new checkpoint uses up an attempt. Otherwise the
+/// request could continue forever without any progress.
 #[tokio::test(start_paused = true)]
 async fn continuation_that_saves_no_new_checkpoint_times_out() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |context: Context| {
@@ -194,6 +195,8 @@ async fn checkpoint_of_the_maximum_size_is_saved_and_a_larger_one_is_refused() {
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!(max - 2))));
 }
 
+/// Returns a request queue on the bench's tables whose next `fails` checkpoint writes fail with an error of the
+/// kind `kind`.
 fn flaky(bench: &Bench, fails: u32, kind: StoreErrorKind) -> Flaky {
     let queue = queue(&bench.world.db);
     Flaky { queue, progress: Arc::new(fails.into()), ends: Arc::default(), kind }
@@ -237,7 +240,11 @@ async fn handler_receives_an_error_if_its_checkpoint_cannot_be_saved() {
         let (error, waited) = observed.lock().unwrap().clone().unwrap();
         assert!(matches!(error, ProgressError::Checkpoint { .. }), "{error:?}");
         assert_eq!(waited, after, "{kind:?}");
-        assert_eq!(bench.status("r1").await, Status::Completed, "the handler continues and completes");
+        assert_eq!(
+            bench.status("r1").await,
+            Status::Completed,
+            "the request completes although its checkpoint was not saved"
+        );
     }
 }
 
@@ -271,7 +278,7 @@ async fn checkpoint_after_a_lost_lease_fails_and_changes_nothing() {
     }
 }
 
-/// The handler saves one checkpoint per second for five minutes.
+/// The handler saves one checkpoint per second for five minutes, and then yields.
 #[tokio::test(start_paused = true)]
 async fn frequent_checkpoints_renew_the_lease_and_the_request_continues_from_the_last_one() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {

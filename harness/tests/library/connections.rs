@@ -1,3 +1,5 @@
+//! The `$disconnect` event and its effect on requests, and the last-activity times of connections.
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,10 +21,10 @@ use tokio::time::{advance, sleep};
 use crate::flaky::{client_without_answers_to, queue_with_concurrent_write};
 use crate::world::{CONNECTIONS, REQUESTS, World, key, message, queue};
 
-/// Time at which each test's clock starts.
+/// Time that the clock of each test shows at the start of the test.
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 
-/// Handler that runs for as many seconds as its input says, and reports progress after each second.
+/// Handler that runs for the number of seconds in its input, and reports progress after each second.
 struct Steps;
 
 impl Handler for Steps {
@@ -42,6 +44,7 @@ impl Handler for Steps {
     }
 }
 
+/// Metric sink that keeps all written metric lines as JSON values.
 #[derive(Debug, Default)]
 struct Metrics(Mutex<Vec<Value>>);
 
@@ -51,6 +54,7 @@ impl MetricSink for Metrics {
     }
 }
 
+/// A world and a disconnect function on the world's tables.
 struct Bench {
     world: World,
     metrics: Arc<Metrics>,
@@ -68,6 +72,7 @@ impl Bench {
         Self { world, metrics, disconnect }
     }
 
+    /// Creates a bench whose disconnect function cancels requests that have no subscriber left.
     async fn cancelling() -> Self {
         let bench = Self::new().await;
         Self { disconnect: bench.disconnect.cancelling(true), ..bench }
@@ -78,13 +83,13 @@ impl Bench {
         assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
     }
 
-    /// Passes the gateway's `$disconnect` event for the connection to the disconnect function.
+    /// Passes the gateway's `$disconnect` event of the connection to the disconnect function.
     async fn close(&self, connection: &str) {
         self.disconnect.answer(&ended(connection), self.world.now() + Duration::from_secs(10)).await;
     }
 
-    /// Metrics of the last `$disconnect` event: the number of requests unsubscribed from, and of requests
-    /// cancelled.
+    /// Returns two metrics of the last `$disconnect` event: the number of removed subscriptions, and the number
+    /// of cancelled requests.
     fn counted(&self) -> (u64, u64) {
         let lines = self.metrics.0.lock().unwrap();
         let count = |name: &str| lines.last().unwrap()[name].as_u64().unwrap();
@@ -96,13 +101,13 @@ impl Bench {
     }
 }
 
-/// A disconnect function on the world's tables, whose metrics are discarded.
+/// Returns a disconnect function on the world's tables. No test reads its metrics.
 pub(crate) fn disconnect(world: &World) -> Disconnect<DynamoConnectionStore, DynamoRequestQueue> {
     let (clock, metrics) = (Arc::new(world.clock), Arc::new(Metrics::default()));
     Disconnect::new(world.connections(), queue(&world.db), clock, metrics)
 }
 
-/// The gateway's `$disconnect` event for a connection.
+/// Returns the gateway's `$disconnect` event of a connection.
 pub(crate) fn ended(connection: &str) -> ApiGatewayWebsocketProxyRequest {
     let event = json!({
         "headers": {}, "multiValueHeaders": {}, "isBase64Encoded": false,
@@ -128,7 +133,8 @@ async fn requests_of_a_disconnected_client_continue_without_a_subscriber() {
     let (_, received) = tokio::join!(bench.world.process(), closes);
     assert_eq!(bench.counted(), (1, 0));
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
-    // The attempt learns of the removed subscriber with its next stored report, at most a second later.
+    // The attempt stores a report at most a second after the disconnect. The write returns the remaining
+    // subscribers, so that at most one more frame is pushed to the closed connection.
     assert!(bench.world.clients.frames("c-ann").len() <= received + 1);
     assert!(!bench.has_timer("r1").await, "a request without subscribers has no timer after completion");
     assert_eq!(bench.world.connections().get(&"c-ann".into()).await.unwrap(), None);
@@ -150,8 +156,8 @@ async fn disconnect_with_cancelling_enabled_cancels_running_and_pending_requests
     assert_eq!(bench.counted(), (2, 2));
     let request = bench.world.request("r1").await;
     assert_eq!(request.status, Status::Cancelled);
-    // The attempt sees the cancel request with its next stored report, at most a second later. The handler
-    // sees the stop signal at its own next report, another second later.
+    // The attempt reads the cancel request when it stores its next report, at most 1 s after the disconnect. The
+    // handler receives the stop signal at its next report, at most 1 s after that write.
     assert!(request.finished_at.unwrap().since(ended_at) <= Duration::from_millis(2_100));
     for id in ["r1", "r2"] {
         assert!(!bench.has_timer(id).await, "{id}: a cancelled request without subscribers has no timer");
@@ -172,9 +178,10 @@ async fn disconnect_does_not_cancel_a_request_with_another_subscriber() {
     assert_eq!(bench.world.clients.frames("c-ann"), []);
 }
 
-/// The second connection subscribes between the read and the write of the disconnect function.
+/// Another connection subscribes after the disconnect function has read the request, and before the function
+/// writes to the request.
 #[tokio::test(start_paused = true)]
-async fn disconnect_does_not_cancel_a_request_that_gains_a_subscriber_meanwhile() {
+async fn disconnect_does_not_cancel_a_request_that_concurrently_gains_a_subscriber() {
     let bench = Bench::cancelling().await;
     let (world, now) = (&bench.world, bench.world.now());
     for id in ["waits", "runs"] {
@@ -215,7 +222,7 @@ async fn disconnect_writes_to_a_terminal_request_only_if_it_is_undelivered() {
     bench.world.clients.fail("c-ann", SendErrorKind::Unavailable);
     bench.queue("undelivered", 6).await;
     bench.world.process().await;
-    assert!(bench.has_timer("undelivered").await, "an undelivered request has a timer");
+    assert!(bench.has_timer("undelivered").await, "an undelivered request is in the timer index");
     let (delivered, ledger) = (bench.world.item("delivered").await, bench.world.db.ledger());
     bench.close("c-ann").await;
     let calls = ledger.take();
@@ -259,10 +266,10 @@ async fn repeated_or_unrelated_disconnect_event_changes_no_request() {
     assert_eq!((bench.world.item("r1").await, bench.counted()), (cancelled, (0, 0)));
 }
 
-/// The gateway may never send `$disconnect`. Then the push that finds the connection gone (410) removes the
-/// subscriber.
+/// API Gateway does not guarantee the `$disconnect` event. If the event is missing, the first push that gets
+/// 410 Gone removes the subscriber.
 #[tokio::test(start_paused = true)]
-async fn push_that_finds_a_connection_gone_removes_the_connection_from_the_request() {
+async fn push_to_a_gone_connection_removes_the_connection_from_the_request() {
     let bench = Bench::new().await;
     bench.queue("r1", 10).await;
     bench.world.clients.fail("c-ann", SendErrorKind::Gone);
@@ -271,7 +278,8 @@ async fn push_that_finds_a_connection_gone_removes_the_connection_from_the_reque
     assert!(!bench.has_timer("r1").await);
 }
 
-/// `delete_stale` deletes the connection's record by its age, and DynamoDB deletes it by its time to live.
+/// `delete_stale` deletes the items of connections without recent activity. DynamoDB deletes an item when its
+/// time to live has passed.
 #[tokio::test(start_paused = true)]
 async fn connection_without_a_disconnect_event_is_deleted_once_stale_or_expired() {
     let bench = Bench::new().await;
@@ -283,7 +291,11 @@ async fn connection_without_a_disconnect_event_is_deleted_once_stale_or_expired(
     let stale = u64::try_from(Connection::STALE_AFTER.as_millis()).unwrap();
     let before = Timestamp::from_millis(world.now().as_millis() - stale);
     assert_eq!(store.delete_stale(before).await.unwrap(), 1);
-    assert_eq!(store.get(&"c-ann".into()).await.unwrap(), None, "no activity for 130 minutes");
+    assert_eq!(
+        store.get(&"c-ann".into()).await.unwrap(),
+        None,
+        "a connection without activity for more than 130 minutes is deleted"
+    );
     assert!(store.get(&"c-bob".into()).await.unwrap().is_some(), "a connection with recent activity is kept");
 
     advance(Duration::from_hours(24)).await;
@@ -293,7 +305,7 @@ async fn connection_without_a_disconnect_event_is_deleted_once_stale_or_expired(
     }
 }
 
-/// Stored last-activity time (`last_ping`) of ann's connection, as the time since the connection was opened.
+/// Returns the time from the opening of ann's connection to its stored last activity (`last_ping`).
 async fn last_ping(world: &World) -> Duration {
     let connection = world.connections().get(&"c-ann".into()).await.unwrap().unwrap();
     connection.last_ping.since(connection.connected_at)
@@ -372,7 +384,7 @@ async fn hanging_update_of_the_last_activity_time_delays_the_answer_by_at_most_a
         assert_eq!(
             Handle::current().metrics().num_alive_tasks(),
             0,
-            "no activity-update task is left running"
+            "no task that updates the last-activity time is left running"
         );
     }
     assert_eq!(waited, [0, 1_000, 0, 3_000, 500]);
@@ -387,23 +399,23 @@ async fn cached_connection_is_evicted_when_its_activity_update_finds_it_deleted(
     advance(Duration::from_secs(59)).await;
     assert!(
         world.say("c-ann", ping).await.contains("pong"),
-        "the router still has the connection in its cache"
+        "the router answers a deleted connection that is still in its cache"
     );
     advance(Duration::from_secs(1)).await;
     assert!(
         world.say("c-ann", ping).await.contains("pong"),
-        "the answer does not depend on the activity update"
+        "the failed update of the last-activity time does not affect the answer"
     );
     assert!(world.say("c-ann", ping).await.contains("UNAUTHORIZED"));
     assert_eq!(
         world.connections().get(&"c-ann".into()).await.unwrap(),
         None,
-        "the activity update does not recreate the connection"
+        "the update of the last-activity time does not recreate the connection"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn quick_request_that_is_too_slow_is_answered_before_its_invocation_ends() {
+async fn quick_request_whose_handler_is_too_slow_gets_a_timeout_error_before_the_deadline() {
     let bench = Bench::new().await;
     let world = &bench.world;
     let message = message("c-ann", json!(r#"{"action":"steps","id":"r1","payload":4}"#), false);

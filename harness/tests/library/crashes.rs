@@ -1,4 +1,4 @@
-//! Attempts whose process crashes or freezes, and the attempts that follow them.
+//! Attempts whose process crashes or freezes, and the later attempts of their requests.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tokio::time::{sleep, timeout};
 use crate::scripted::{Bench, Count, CountsDrop, assert_in_order};
 use crate::world::key;
 
-/// Handler body: after each second, reports the attempt and saves the number of finished seconds as a
-/// checkpoint. Returns the attempt and the checkpoint from which the attempt began.
+/// Handler body: works for `seconds` seconds. After each second, reports progress and saves the number of
+/// finished seconds as a checkpoint. Returns the attempt number and the checkpoint from which the attempt began.
 async fn works(context: Context, seconds: u32) -> Result<Value, HandlerError> {
     let begin = context.checkpoint::<u32>()?;
     for n in begin.unwrap_or(0)..seconds {
@@ -27,7 +27,7 @@ async fn works(context: Context, seconds: u32) -> Result<Value, HandlerError> {
 async fn request_of_a_crashed_process_is_rerun_by_the_worker_from_its_checkpoint() {
     let bench = Bench::new(RetryPolicy::attempts(2), |context| works(context, 20)).await;
     bench.queue("r1").await;
-    // The timeout drops the attempt in the middle, as a crash of its process does.
+    // The timeout drops the processor's future in the middle of the attempt, which simulates a crash.
     assert!(timeout(Duration::from_millis(5_500), bench.world.process()).await.is_err());
     assert_eq!(bench.status("r1").await, Status::Processing);
     let pushed = bench.frames().len();
@@ -58,9 +58,9 @@ async fn crash_of_the_process_uses_up_an_attempt() {
     assert_eq!(bench.error().code, ErrorCode::Custom("BUSY".into()));
 }
 
-/// The process freezes in the middle of an attempt and thaws after another attempt has completed the request.
+/// The process freezes in the middle of an attempt. It thaws after a second attempt has completed the request.
 #[tokio::test(start_paused = true)]
-async fn attempt_that_thaws_after_another_completed_the_request_changes_and_sends_nothing() {
+async fn attempt_that_thaws_after_the_request_was_completed_changes_and_sends_nothing() {
     let dropped = Count::default();
     let counts = dropped.clone();
     let bench = Bench::new(RetryPolicy::attempts(2), move |context: Context| {
@@ -76,7 +76,7 @@ async fn attempt_that_thaws_after_another_completed_the_request_changes_and_send
     let frozen = bench.world.process();
     tokio::pin!(frozen);
     assert!(timeout(Duration::from_millis(3_500), &mut frozen).await.is_err());
-    // The handler is a separate task: it runs on until it waits for the frozen process to store a checkpoint.
+    // The handler is a separate task. It continues until it waits for the frozen executor to store a checkpoint.
     bench.reclaim("r1").await;
     bench.world.process().await;
     let (item, frames) = (bench.world.item("r1").await, bench.frames());
@@ -87,7 +87,7 @@ async fn attempt_that_thaws_after_another_completed_the_request_changes_and_send
     assert_eq!(dropped.get(), 2, "no handler is left running");
 }
 
-/// The frozen process thaws while the next attempt is still running.
+/// The process freezes in the middle of the first attempt. It thaws while the second attempt is running.
 #[tokio::test(start_paused = true)]
 async fn attempt_that_thaws_while_a_newer_attempt_runs_sends_nothing() {
     let bench = Bench::new(RetryPolicy::attempts(2), |context| works(context, 20)).await;
@@ -114,7 +114,7 @@ fn is_of_attempt(frame: &Frame, attempt: u32) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn panic_of_a_handler_costs_only_its_own_attempt() {
+async fn handler_panic_fails_only_the_attempt_of_its_own_request() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |context: Context| {
         sleep(Duration::from_secs(1)).await;
         assert!(
@@ -131,7 +131,7 @@ async fn panic_of_a_handler_costs_only_its_own_attempt() {
     bench.world.process().await;
     for n in 0..6 {
         let request = bench.world.request(&format!("r{n}")).await;
-        // The processor retries r3 within the invocation, while the other handlers run.
+        // The processor retries r3 in the same invocation, while the handlers of the other requests run.
         assert_eq!(request.ending, Some(Ending::Completed(json!(if n == 3 { 2 } else { 1 }))));
     }
     assert_eq!(bench.history("r3").await, [(1, AttemptOutcome::Panicked)]);

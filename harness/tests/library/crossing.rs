@@ -41,8 +41,8 @@ impl Handler for Delete {
     }
 }
 
-/// Pairs of tenant and user that would share a stored key if the key did not escape its delimiters, or
-/// ignored case or spaces.
+/// Pairs of tenant and user. Some pairs would share a stored key if the store did not escape delimiters in
+/// keys, or if it ignored letter case or spaces.
 const USERS: [(&str, &str); 12] = [
     ("acme", "eve"),
     ("other", "eve"),
@@ -58,7 +58,8 @@ const USERS: [(&str, &str); 12] = [
     ("a", "b"),
 ];
 
-/// Request ids that would lead to another request's stored key if the key did not escape its delimiters.
+/// Request ids. Some ids would result in the stored key of another request if the store did not escape
+/// delimiters in keys.
 const IDS: [&str; 5] = ["r1", "c/r1", "/r1", "c%2Fr1", "r1#request"];
 
 async fn world() -> World {
@@ -99,7 +100,7 @@ async fn users_whose_names_contain_key_delimiters_share_no_request() {
     let world = world().await;
     for id in IDS {
         for user in 0..USERS.len() {
-            // Each payload differs, so a request that collides with another user's is answered as a conflict.
+            // Each payload differs, so that two requests with the same stored key cause a conflict error.
             let message = json!({"action": "report", "id": id, "payload": {"of": user, "id": id}});
             let answer = say(&world, user, message).await;
             assert!(
@@ -114,7 +115,7 @@ async fn users_whose_names_contain_key_delimiters_share_no_request() {
         for id in IDS {
             let own = json!([tenant, name, {"of": user, "id": id}]);
             let Frame::Response { data: Some(snapshot), .. } = status(&world, user, id).await else {
-                panic!("no snapshot of {id} for user {name} of tenant {tenant}")
+                panic!("expected a snapshot of {id} for user {name} of tenant {tenant}")
             };
             assert_eq!((&snapshot["status"], &snapshot["result"]), (&json!("completed"), &own));
         }
@@ -149,8 +150,8 @@ async fn request_of_another_user_is_answered_as_if_it_did_not_exist() {
             }
         }
     }
-    // Stored keys, relative paths and identities claimed in the payload do not lead to another user's request
-    // either.
+    // Stored keys, relative paths, and a user and tenant in the payload do not give access to the request of
+    // another user either.
     for id in ["acme/eve/of-0", "../eve/of-0", "eve/of-0", "acme%2Feve%2Fof-0", "of-0#request", "of-0 "] {
         for action in ACTIONS_ON_REQUESTS {
             assert_eq!(code(&about(&world, action, 1, id).await), ErrorCode::NotFound, "{action} {id}");
@@ -161,7 +162,7 @@ async fn request_of_another_user_is_answered_as_if_it_did_not_exist() {
         let answer = say(&world, 1, json!({"action": action, "payload": payload})).await;
         assert_eq!(code(&answer), ErrorCode::NotFound);
     }
-    // Each request still runs, and its terminal frame goes to its own user only.
+    // Each request still runs, and only its own user receives the terminal frame.
     world.process().await;
     for (user, _) in USERS.into_iter().enumerate() {
         let frames = world.clients.frames(&connection(user));
@@ -170,7 +171,7 @@ async fn request_of_another_user_is_answered_as_if_it_did_not_exist() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_ids_with_key_delimiters_are_subscribed_to_and_cancelled_only_by_their_user() {
+async fn subscribe_and_cancel_with_key_delimiters_in_ids_affect_only_the_users_own_request() {
     let world = world().await;
     for id in IDS {
         for user in 0..USERS.len() {
@@ -207,7 +208,7 @@ async fn request_ids_with_key_delimiters_are_subscribed_to_and_cancelled_only_by
 }
 
 #[tokio::test(start_paused = true)]
-async fn identity_claimed_inside_a_message_is_ignored() {
+async fn user_tenant_and_permissions_inside_a_message_are_ignored() {
     let world = world().await;
     let forged = json!({
         "user": "ann", "user_id": "ann", "sub": "ann", "tenant": "acme", "tenant_id": "acme",

@@ -1,4 +1,4 @@
-//! Requests that the processor dispatches to the worker, and the worker's runs of these requests.
+//! Requests that the processor dispatches to the worker, and that the worker runs.
 
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ async fn bench() -> Bench {
     Bench::new(RetryPolicy::attempts(3), takes_a_minute).await
 }
 
+/// Returns the batch item failure for a stream record.
 fn sequence_number(record: &Value) -> BatchItemFailure {
     let number = record["dynamodb"]["SequenceNumber"].as_str().unwrap();
     BatchItemFailure { item_identifier: number.into() }
@@ -47,7 +48,7 @@ async fn worker_only_request_is_dispatched_immediately_without_a_store_call() {
     assert!(matches!(bench.frames()[..], [Frame::Complete { .. }]));
 }
 
-/// The record was written before its request was assigned to the worker.
+/// The stream record shows the request before the request was assigned to the worker.
 #[tokio::test(start_paused = true)]
 async fn outdated_stream_record_of_a_worker_only_request_still_causes_its_dispatch() {
     let bench = bench().await;
@@ -62,7 +63,7 @@ async fn outdated_stream_record_of_a_worker_only_request_still_causes_its_dispat
 }
 
 #[tokio::test(start_paused = true)]
-async fn record_whose_dispatch_to_the_worker_fails_is_a_batch_item_failure() {
+async fn stream_record_whose_dispatch_to_the_worker_fails_is_a_batch_item_failure() {
     let bench = bench().await;
     bench.queue_long("r1").await;
     bench.queue("r2").await;
@@ -77,8 +78,8 @@ async fn record_whose_dispatch_to_the_worker_fails_is_a_batch_item_failure() {
     assert_eq!(response.batch_item_failures, [sequence_number(of("r1"))]);
     assert_eq!((bench.status("r1").await, bench.status("r2").await), (Status::Pending, Status::Completed));
 
-    // A request without enough time left to run is dispatched. If this dispatch fails, its record is reported
-    // too.
+    // The processor dispatches a request that has too little time to run in the invocation. If this dispatch
+    // fails, the request's record is reported as well.
     bench.queue("r3").await;
     bench.world.dispatched.fail_times(1);
     let deadline = bench.world.now() + Duration::from_secs(39);
@@ -88,7 +89,8 @@ async fn record_whose_dispatch_to_the_worker_fails_is_a_batch_item_failure() {
     assert_eq!((bench.status("r3").await, bench.world.dispatched.keys()), (Status::Pending, vec![]));
 }
 
-/// A redelivered record would be refused again, and would block the records behind it in its shard.
+/// If the processor reported the record as failed, the stream would redeliver the record. The dispatch would
+/// be refused again, and the later records of the shard would wait.
 #[tokio::test(start_paused = true)]
 async fn permanently_refused_dispatch_blocks_no_record_and_is_left_to_the_sweeper() {
     let bench = bench().await;
@@ -101,7 +103,7 @@ async fn permanently_refused_dispatch_blocks_no_record_and_is_left_to_the_sweepe
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_with_several_records_in_a_batch_is_dispatched_once() {
+async fn request_with_several_stream_records_in_a_batch_is_dispatched_once() {
     let bench = bench().await;
     bench.queue_long("r1").await;
     let record = bench.world.pending().remove(0);
@@ -119,8 +121,8 @@ async fn request_without_enough_invocation_time_left_is_dispatched_to_the_worker
     for n in 0..11 {
         bench.queue(&format!("r{n}")).await;
     }
-    // Ten requests run for a minute each. Then 40 s are left, of which 10 s are reserved: too little for the
-    // eleventh request.
+    // Ten requests run concurrently for one minute. Then 40 s are left, of which 10 s are reserved, so that the
+    // eleventh request has too little time.
     let response = bench.world.process_for(Duration::from_secs(100)).await;
     assert_eq!(response.batch_item_failures, []);
     assert_eq!((bench.started(), bench.world.dispatched.keys().len()), (10, 1));

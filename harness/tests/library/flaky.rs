@@ -1,4 +1,4 @@
-//! Request queues and DynamoDB clients with faults: calls that fail, hang, or race with another write.
+//! Request queues and DynamoDB clients whose calls fail, never return, or race with another write.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,12 +28,13 @@ use streamer_harness::dynamodb::DynamoDb;
 
 use crate::world::REQUESTS;
 
-/// A request queue whose database never answers.
+/// Returns a request queue whose database never answers a call.
 pub(crate) fn silent_queue() -> DynamoRequestQueue {
     queue_over(|_: &HttpRequest| HttpConnectorFuture::new(std::future::pending()))
 }
 
-/// A request queue on a database that answers every call of `operation` with a 500.
+/// Returns a request queue on a database that answers each call of the DynamoDB operation `operation` with
+/// status 500.
 pub(crate) fn queue_without(db: &DynamoDb, operation: &'static str) -> DynamoRequestQueue {
     let failed = || {
         let body = r#"{"__type":"InternalServerError"}"#;
@@ -42,12 +43,12 @@ pub(crate) fn queue_without(db: &DynamoDb, operation: &'static str) -> DynamoReq
     queue_over(except(db, operation, failed))
 }
 
-/// A DynamoDB client whose calls of `operation` never get an answer.
+/// Returns a DynamoDB client whose calls of the DynamoDB operation `operation` never get an answer.
 pub(crate) fn client_without_answers_to(db: &DynamoDb, operation: &'static str) -> Client {
     client_over(except(db, operation, || HttpConnectorFuture::new(std::future::pending())))
 }
 
-/// Answers calls of `operation` by `answer`, and all other calls from the database.
+/// Returns a function that answers calls of `operation` by `answer`, and other calls from the database.
 fn except(
     db: &DynamoDb,
     operation: &'static str,
@@ -65,8 +66,8 @@ fn except(
     }
 }
 
-/// A request queue on a database. Right after each call of `operation`, before the caller sees the answer,
-/// runs `meanwhile`.
+/// Returns a request queue on a database that runs `meanwhile` after each call of the DynamoDB operation
+/// `operation`, before the caller receives the answer.
 pub(crate) fn queue_with_concurrent_write<M>(
     db: &DynamoDb,
     operation: &'static str,
@@ -87,7 +88,7 @@ where
     })
 }
 
-/// A request queue whose calls to DynamoDB are answered by `answer`.
+/// Returns a request queue whose calls to DynamoDB are answered by `answer`.
 fn queue_over<A>(answer: A) -> DynamoRequestQueue
 where
     A: Fn(&HttpRequest) -> HttpConnectorFuture + Clone + Send + Sync + 'static,
@@ -95,7 +96,7 @@ where
     DynamoRequestQueue::new(client_over(answer), REQUESTS, QueueSettings::default())
 }
 
-/// A DynamoDB client whose HTTP requests are answered by `answer`.
+/// Returns a DynamoDB client whose HTTP requests are answered by `answer`.
 fn client_over<A>(answer: A) -> Client
 where
     A: Fn(&HttpRequest) -> HttpConnectorFuture + Clone + Send + Sync + 'static,
@@ -111,7 +112,7 @@ where
     Client::from_conf(config)
 }
 
-/// An HTTP client that answers each request by a function.
+/// HTTP client that calls a function to answer each HTTP request.
 #[derive(Clone)]
 struct Answers<A>(A);
 
@@ -136,21 +137,22 @@ where
     }
 }
 
-/// A request queue in which some writes fail before they reach the table, as those to a throttled table do.
+/// Request queue in which the next writes of an attempt fail before they reach the table.
 #[derive(Clone, Debug)]
 pub(crate) struct Flaky {
+    /// Request queue that receives the calls that do not fail.
     pub(crate) queue: DynamoRequestQueue,
-    /// How many of the next calls of `renew`, `progress` and `checkpoint` fail.
+    /// Number of the next calls of `renew`, `progress` and `checkpoint` that fail.
     pub(crate) progress: Arc<AtomicU32>,
-    /// How many of the next writes that end an attempt fail: `complete`, `fail`, `confirm_cancel`,
-    /// `retry_later` and `continue_later`.
+    /// Number of the next calls of `complete`, `fail`, `confirm_cancel`, `retry_later` and `continue_later` that
+    /// fail. These are the writes that end an attempt.
     pub(crate) ends: Arc<AtomicU32>,
-    /// Kind of the injected errors.
+    /// Kind of the error that a failing call returns.
     pub(crate) kind: StoreErrorKind,
 }
 
 impl Flaky {
-    /// Fails, and decrements `remaining`, unless `remaining` is zero.
+    /// Decrements `remaining` and returns an error of the kind `self.kind`, unless `remaining` is zero.
     fn pass(&self, remaining: &AtomicU32) -> Result<(), StoreError> {
         let failing =
             remaining.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();

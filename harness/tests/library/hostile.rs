@@ -1,4 +1,4 @@
-//! Messages of hostile clients, and the short answer that each of them gets.
+//! Hostile messages of clients, and the short answer to each of them.
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,18 +15,19 @@ use tracing::level_filters::LevelFilter;
 use crate::router::app;
 use crate::world::{World, message};
 
-/// The text `around` with its `…` replaced by padding, so that the message has `bytes` bytes.
+/// Returns the message `around` with its `…` replaced by padding, so that the message has `bytes` bytes.
 fn of_bytes(bytes: usize, around: &str) -> String {
     let (before, after) = around.split_once('…').unwrap();
     format!("{before}{}{after}", "x".repeat(bytes - before.len() - after.len()))
 }
 
+/// Returns a message of the action `echo` whose payload consists of `levels` nested arrays.
 fn nested(levels: usize) -> String {
     let (open, close) = ("[".repeat(levels), "]".repeat(levels));
     format!(r#"{{"action":"echo","payload":{open}{close},"id":"r1"}}"#)
 }
 
-/// Each hostile message, with the name of its case.
+/// Returns the name and the text of each hostile message.
 fn cases() -> Vec<(&'static str, String)> {
     let large = r#"{"action":"double","payload":"…","id":"r1"}"#;
     let numbers = vec!["1e15"; 20_000].join(",");
@@ -34,29 +35,29 @@ fn cases() -> Vec<(&'static str, String)> {
     let text = |text: &str| text.to_owned();
     vec![
         ("an empty message", text("")),
-        ("only white space", " \n".repeat(60_000)),
+        ("a message of only white space", " \n".repeat(60_000)),
         ("a text that is not JSON", text("<script>")),
         ("the JSON value null", text("null")),
         ("a JSON string", text(r#""r1""#)),
         ("an array that contains an object", text(r#"[{"action":"echo","id":"r1"}]"#)),
         ("an empty object", text("{}")),
         ("two objects in one message", text(r#"{"action":"echo","id":"r1"}{"action":"echo","id":"r2"}"#)),
-        ("truncated within the payload", text(r#"{"action":"echo","id":"r1","payload":{"a":"#)),
-        ("truncated within the id", text(r#"{"action":"echo","id":"r1"#)),
+        ("a message truncated within the payload", text(r#"{"action":"echo","id":"r1","payload":{"a":"#)),
+        ("a message truncated within the id", text(r#"{"action":"echo","id":"r1"#)),
         ("a leading byte order mark", text("\u{feff}{\"action\":\"echo\",\"id\":\"r1\"}")),
         (
-            "white space around the object",
+            "a valid object surrounded by white space",
             format!("{}{}{0}", "\t".repeat(60_000), r#"{"action":"echo","id":"r1"}"#),
         ),
-        ("one byte above the gateway's limit", of_bytes(MAX_FRAME_BYTES + 1, large)),
-        ("6 MB, as large as Lambda accepts", of_bytes(6_000_000, large)),
+        ("a message one byte above the gateway's limit", of_bytes(MAX_FRAME_BYTES + 1, large)),
+        ("a message of 6 MB, the largest that Lambda accepts", of_bytes(6_000_000, large)),
         ("8,000 nested unclosed objects", r#"{"id":"r1","a":"#.repeat(8_000)),
         (
             "100,000 nested unclosed arrays",
             r#"{"id":"r1","action":"echo","payload":"#.to_owned() + &"[".repeat(100_000),
         ),
-        ("nested one level too deep", nested(Message::MAX_DEPTH)),
-        ("nested as deeply as allowed", nested(Message::MAX_DEPTH - 1)),
+        ("a payload nested one level too deep", nested(Message::MAX_DEPTH)),
+        ("a payload nested as deeply as allowed", nested(Message::MAX_DEPTH - 1)),
         ("no action", text(r#"{"id":"r1","payload":{}}"#)),
         ("an action that is an array", text(r#"{"id":"r1","action":["echo"]}"#)),
         ("an empty action", text(r#"{"id":"r1","action":""}"#)),
@@ -68,7 +69,7 @@ fn cases() -> Vec<(&'static str, String)> {
         ("an id that is a lone surrogate", text(r#"{"id":"\ud800","action":"echo"}"#)),
         ("an id of 129 characters", format!(r#"{{"id":"{}","action":"echo"}}"#, "x".repeat(129))),
         ("an empty id", text(r#"{"id":"","action":"echo"}"#)),
-        ("an id like a path", text(r#"{"id":"../%2F/ann","action":"echo"}"#)),
+        ("an id that looks like a path", text(r#"{"id":"../%2F/ann","action":"echo"}"#)),
         (
             "duplicate keys whose last values are valid",
             text(r#"{"id":"r2","action":"fly","id":"r1","action":"echo"}"#),
@@ -77,7 +78,10 @@ fn cases() -> Vec<(&'static str, String)> {
         ("unknown keys", text(r#"{"id":"r1","action":"echo","user":"bob","type":7,"__proto__":{}}"#)),
         ("no payload", text(r#"{"id":"r1","action":"takes"}"#)),
         ("a null payload", text(r#"{"id":"r1","action":"takes","payload":null}"#)),
-        ("a payload of another type", text(r#"{"id":"r1","action":"takes","payload":{"seconds":1}}"#)),
+        (
+            "an object as payload of an action that expects a number",
+            text(r#"{"id":"r1","action":"takes","payload":{"seconds":1}}"#),
+        ),
         ("a negative payload", text(r#"{"id":"r1","action":"takes","payload":-1}"#)),
         ("a fractional payload", text(r#"{"id":"r1","action":"takes","payload":1.5}"#)),
         ("a payload above 64 bits", text(r#"{"id":"r1","action":"takes","payload":18446744073709551616}"#)),
@@ -145,7 +149,11 @@ async fn each_hostile_message_gets_a_short_answer_with_its_request_id_if_readabl
     let mut answers = String::new();
     for (case, body) in cases() {
         let answer = world.say("c-ann", body).await;
-        assert!(answer.len() < 2_048, "{case}: {} bytes", answer.len());
+        assert!(
+            answer.len() < 2_048,
+            "{case}: the answer has fewer than 2,048 bytes, found {}",
+            answer.len()
+        );
         writeln!(answers, "{case}\n  {answer}").unwrap();
     }
     assert_snapshot!(answers);
@@ -166,6 +174,7 @@ async fn status_subscribe_and_cancel_of_missing_requests_store_and_push_nothing(
     assert_eq!(world.clients.frames("c-ann"), []);
 }
 
+/// Writer that keeps the written log lines in memory.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -202,7 +211,7 @@ async fn flood_of_hostile_messages_causes_no_store_call_and_no_log_line() {
     assert_eq!(String::from_utf8(log.0.lock().unwrap().clone()).unwrap(), "");
 }
 
-/// Handler that returns its input inside 32 more nested arrays.
+/// Slow handler that returns its input wrapped in 32 nested arrays.
 struct Wrap;
 
 impl Handler for Wrap {
@@ -219,7 +228,7 @@ impl Handler for Wrap {
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_of_maximum_depth_and_an_even_deeper_result_are_stored() {
+async fn message_of_maximum_nesting_depth_and_an_even_deeper_result_are_stored() {
     let mut app = App::new();
     app.handle("wrap", Wrap).unwrap();
     let world = World::new(app).await;

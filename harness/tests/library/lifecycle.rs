@@ -1,6 +1,6 @@
-//! The store agrees with the state machine [`step`]: for each state and each event, the store operation for
-//! that event leaves the request in the state that [`step`] returns. If [`step`] changes nothing, the store
-//! refuses the operation.
+//! The store agrees with the state machine [`step`]. For each state and each event, the store operation of
+//! the event leaves the request in the state that [`step`] returns. If [`step`] returns an unchanged state
+//! without an effect, the store refuses the operation.
 
 use std::collections::BTreeSet;
 
@@ -15,28 +15,32 @@ use streamer::store::{
 
 use crate::store::{LEASE, Store, at, last, out_of_paper, past, request};
 
-/// Prefix of the owner tokens of claims that bring a request into its state.
+/// Prefix of the owner tokens that [`specimen`] uses to claim a request.
 const FIRST: &str = "first";
-/// Maximum number of attempts of a test request: two, so that an attempt may be the last one or not.
+/// Maximum number of attempts of a test request. It is two, so that the tests cover a last attempt and an
+/// attempt that is not the last.
 pub(crate) const ALLOWED: u32 = 2;
-/// One continuation is allowed, so that a yield may be within the maximum or above it.
+/// Rules of the state machine in these tests. They allow one continuation, so that the tests cover an allowed
+/// yield and a yield above the maximum.
 pub(crate) const RULES: Rules = Rules { max_continuations: 1 };
 
-/// A request that was brought into a given state, and the lease of its last claim; no lease if the request is
-/// pending.
+/// A stored request in a given state.
 pub(crate) struct Specimen {
+    /// Key of the request.
     pub(crate) key: RequestKey,
+    /// Lease of the request's last claim; `None` if the request is pending. If the request is not processing,
+    /// the lease has another owner token than the claim.
     lease: Option<Lease>,
 }
 
-/// Makes the request wait until `due` seconds for its next attempt.
+/// Writes a retry of the request whose next attempt is due at `due` seconds.
 async fn retry(store: &Store, key: &RequestKey, lease: &Lease, due: u64) {
     let (last, runner) = (last(lease.epoch, due - 5), Runner::Processor);
     store.queue.retry_later(key, lease, &[], at(due), runner, &last).await.unwrap();
 }
 
-/// Brings a new request into `state` by the store's own writes. Its lease expires, or its next attempt is
-/// due, at 100 s.
+/// Enqueues a request and brings it into `state` by operations of the request queue. The lease of a
+/// processing request expires at 100 s. The next attempt of a retrying request is due at 100 s.
 pub(crate) async fn specimen(store: &Store, id: &str, state: State) -> Specimen {
     let request = Request { max_attempts: ALLOWED, ..request(id) };
     store.queue.enqueue(&request).await.unwrap();
@@ -97,18 +101,19 @@ pub(crate) async fn specimen(store: &Store, id: &str, state: State) -> Specimen 
     }
     assert_eq!(state_of(store, &key).await, state, "{id}");
     if state.status() != Status::Processing {
-        // Use another owner: a repeated write by the same owner counts as a retry of the first and succeeds.
+        // Use another owner token, because the store accepts a repeated write by the owner of the first write.
         lease = lease.map(|lease| Lease { owner: "another".to_owned(), ..lease });
     }
     Specimen { key, lease }
 }
 
+/// Returns the state of the stored request, as the state machine defines it.
 pub(crate) async fn state_of(store: &Store, key: &RequestKey) -> State {
     State::from(&store.seen(key).await)
 }
 
-/// Applies `event` by the store operation that leads to `next`. Returns whether the store applied the
-/// operation.
+/// Calls the store operation for `event` that leads to the state `next`. Returns true if the store applied
+/// the operation, and false if the store refused it.
 async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp, next: &Step) -> bool {
     let (queue, key) = (&store.queue, &specimen.key);
     let seen = store.seen(key).await;
@@ -127,7 +132,7 @@ async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp,
         Event::CancelRequested => {
             return match queue.cancel(key, now).await.unwrap() {
                 Cancelled::Now { .. } => true,
-                // A repeated cancel request gets the same answer and changes nothing.
+                // The answer to a repeated cancel request is `Requested` as well, but the request does not change.
                 Cancelled::Requested => !seen.cancel_requested,
                 Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => false,
             };
@@ -144,8 +149,8 @@ async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp,
             (State::Failed, _) if seen.status == Status::Processing => {
                 queue.fail(key, &held, &out_of_paper(), &history, &last).await
             }
-            // The attempt has not seen the cancel request: the store refuses the attempt's write, and the
-            // attempt then confirms the cancel.
+            // The attempt has not read the cancel request. The store refuses the attempt's write, and the
+            // attempt confirms the cancel.
             (State::Cancelled, Event::Yielded) if seen.status == Status::Processing => {
                 let refused = queue.continue_later(key, &held, &last).await.unwrap_err();
                 assert_eq!(refused.kind(), StoreErrorKind::ConditionLost);
@@ -162,8 +167,7 @@ async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp,
                 assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::ConditionLost);
                 queue.confirm_cancel(key, &held, &last).await
             }
-            // The event comes too late: the store refuses the write of an attempt that no longer holds the
-            // lease.
+            // The attempt no longer holds the lease, so the store refuses its write.
             (_, Event::Yielded) => queue.continue_later(key, &held, &last).await,
             _ => queue.fail(key, &held, &out_of_paper(), &history, &last).await,
         },
@@ -206,6 +210,8 @@ async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp,
     }
 }
 
+/// Returns the states that a request with [`ALLOWED`] attempts can have under [`RULES`]. Each lease expires, and
+/// each next attempt is due, at 100 s.
 pub(crate) fn states() -> Vec<State> {
     let budget = |used, continuations| Budget { used, allowed: ALLOWED, continuations };
     let mut states: Vec<State> = [(0, 0), (1, 0), (0, 1), (1, 1)]
@@ -239,8 +245,8 @@ async fn store_agrees_with_the_state_machine_for_each_state_and_event() {
     let (mut n, mut reached) = (0, BTreeSet::new());
     for state in states() {
         for event in events {
-            // Claims and timers depend on the time: before, at and after 100 s (lease expiry, due time) and
-            // 110 s (the end of the lease's grace period).
+            // The result of a claim or of a fired timer depends on the time. The lease expires, or the next
+            // attempt is due, at 100 s. The grace period of the lease ends at 110 s.
             let is_timed = matches!(event, Event::Claimed { .. } | Event::TimerFired);
             let moments: &[u64] = if is_timed { &[99, 100, 109, 110] } else { &[110] };
             for &seconds in moments {

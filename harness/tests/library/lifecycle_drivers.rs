@@ -1,8 +1,8 @@
-//! The sweeper and the executor agree with the state machine [`step`]: for each state and each event that
+//! The sweeper and the executor agree with the state machine [`step`]. For each state and each event that
 //! they handle, they leave the request in the state that [`step`] returns, and execute the effect that
 //! [`step`] returns.
 //!
-//! The tests spell out no expected state or effect: a changed transition in [`step`] changes the expectation.
+//! The tests compute each expected state and effect with [`step`] instead of listing them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,16 +35,18 @@ impl Clock for Stopped {
     }
 }
 
-/// Records the delivered frames and the dead letters that were sent.
+/// Fakes that keep the frames and dead letters sent by the code under test.
 #[derive(Default)]
 struct Sent {
+    /// Fake of the clients; keeps the frames sent to each connection.
     clients: Clients,
+    /// Fake of the dead-letter queue; keeps the sent dead letters.
     letters: Letters,
 }
 
 impl Sent {
-    /// Asserts that a terminal frame was delivered, and a dead letter sent, exactly if `effect` requires
-    /// them.
+    /// Asserts that a terminal frame was sent if `effect` is a delivery, and that a dead letter was sent if the
+    /// delivery includes one. Otherwise asserts that neither was sent.
     fn assert_matches(&self, effect: Option<Effect>, context: &str) {
         let frames = self.clients.frames("c1");
         let terminal_frames = frames.iter().filter(|frame| frame.is_terminal()).count();
@@ -59,7 +61,7 @@ impl Sent {
 #[tokio::test]
 async fn sweeper_agrees_with_the_state_machine_for_each_state() {
     for state in states() {
-        // The timer of a retrying request fires when the next attempt is due, at 100 s, and not earlier.
+        // The timer of a retrying request never fires before 100 s, when the next attempt is due.
         let moments: &[u64] = if state.status() == Status::Retrying { &[100, 110] } else { &[99, 109, 110] };
         for &seconds in moments {
             let (store, sent) = (Store::new().await, Sent::default());
@@ -77,7 +79,7 @@ async fn sweeper_agrees_with_the_state_machine_for_each_state() {
                 dead_letters: sent.letters.clone(),
                 clock: Arc::new(Stopped(now)),
                 metrics: Arc::new(Metrics::default()),
-                // The sweep ends after one due item.
+                // The sweep handles one due item and then ends.
                 settings: SweeperSettings { most: 1, rules: RULES, ..SweeperSettings::default() },
             };
             let swept = sweeper.sweep(now + Duration::from_secs(30)).await;
@@ -97,8 +99,8 @@ async fn sweeper_agrees_with_the_state_machine_for_each_state() {
     }
 }
 
-/// Handler body that makes its attempt end in `event`. First requests a cancel of its own request if
-/// `is_cancelled`.
+/// Handler body that makes its attempt end with `event`. If `is_cancelled` is true, it first requests the
+/// cancel of its own request.
 async fn handle(
     event: Event,
     is_cancelled: bool,
@@ -123,7 +125,7 @@ async fn handle(
             Err(HandlerError::failure("STOPPED", "Stopped"))
         }
         Event::Claimed { .. } | Event::CancelRequested | Event::TimerFired => {
-            unreachable!("no attempt ends in this event")
+            unreachable!("no attempt ends with {event:?}")
         }
     }
 }
@@ -168,7 +170,7 @@ async fn executor_agrees_with_the_state_machine_for_each_outcome_of_an_attempt()
                 let deadline = now + Duration::from_mins(15);
                 Worker::new(executor).run(&WorkerEvent::of(&key), deadline).await.unwrap();
                 let found = state_of(&store, &key).await;
-                // The retry delay is random: take the due time from the store.
+                // The retry delay is random, so the expectation uses the due time that the executor stored.
                 let event = match (event, found) {
                     (Event::Failed { next: Some(_) }, State::Retrying(_, due)) => {
                         Event::Failed { next: Some(due) }

@@ -1,7 +1,7 @@
 //! Tests of the `streamer` library (router, processor, worker, sweeper and store) on the embedded database.
 //!
-//! Most tests run on tokio's paused clock, so that leases, pacing and timeouts take no real time and are
-//! deterministic.
+//! Most tests run on tokio's paused clock, so that waiting for leases, retries and timeouts takes no real
+//! time and is deterministic.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap in a test helper fails the test")]
 

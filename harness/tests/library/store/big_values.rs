@@ -1,4 +1,4 @@
-//! Values too large for the request's item, each of which is stored in a separate part item.
+//! Payloads and results too large for the request's item. The store keeps each in a separate part item.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use streamer::store::{
 
 use super::{Store, at, delivered_to, ids, last, number, request, string};
 
-/// A JSON value whose text has `bytes` bytes.
+/// Returns a JSON string that has `bytes` bytes when serialized.
 fn value_of(bytes: usize) -> Value {
     json!("x".repeat(bytes - 2))
 }
@@ -31,12 +31,13 @@ async fn enqueue_big(store: &Store, id: &str) -> RequestKey {
     big_request(id).key()
 }
 
-/// The `ttl` of the payload's part item; `None` if the part item does not expire.
+/// Returns the `ttl` attribute of the payload's part item; `None` if the part item does not expire.
 async fn payload_ttl(store: &Store, key: &RequestKey) -> Option<AttributeValue> {
     store.part(key, part_item::PAYLOAD_PART).await.unwrap().get("ttl").cloned()
 }
 
-/// The `ttl` of the part items of a request that became terminal at `seconds`: 48 h after the request's own.
+/// Returns the expected `ttl` of the part items of a request that became terminal at `seconds`. Part items
+/// expire 48 h after their request.
 fn ttl_of_parts(seconds: u64) -> AttributeValue {
     let ttl = at(seconds) + QueueSettings::default().ttl + std::time::Duration::from_hours(48);
     number(ttl.as_secs())
@@ -68,7 +69,7 @@ async fn claim_returns_a_payload_that_is_stored_in_a_part_item() {
 }
 
 #[tokio::test]
-async fn enqueue_of_an_existing_id_returns_the_stored_request_with_its_big_payload() {
+async fn enqueue_of_an_existing_request_id_returns_the_stored_request_and_payload() {
     let store = Store::new().await;
     enqueue_big(&store, "r1").await;
     store.enqueue("r2", 0).await;
@@ -84,7 +85,7 @@ async fn enqueue_of_an_existing_id_returns_the_stored_request_with_its_big_paylo
     assert_eq!(
         store.part(&key, part_item::PAYLOAD_PART).await,
         None,
-        "a refused enqueue leaves no part item"
+        "an enqueue that finds an existing request leaves no part item"
     );
 }
 
@@ -97,11 +98,12 @@ async fn big_result_is_stored_in_a_part_item_that_expires() {
     assert_eq!(store.item(&key).await["result_part"], string("result#1"));
     assert_eq!(store.part(&key, "result#1").await.unwrap()["ttl"], ttl_of_parts(5));
     let listed = store.queue.get_by_status(Status::Completed, PageRequest::default()).await.unwrap();
-    assert_eq!(listed.items.len(), 1, "a part item appears in no list");
+    assert_eq!(listed.items.len(), 1, "the list contains the request and no part item");
     assert!(listed.unreadable.is_empty());
 }
 
-/// The part item that holds a fenced attempt's result is named by no request, and expires.
+/// A fenced attempt has written its big result to a part item before the store refuses its terminal write. No
+/// request refers to that part item.
 #[tokio::test]
 async fn big_result_of_a_fenced_attempt_is_never_returned_and_expires() {
     let store = Store::new().await;
@@ -116,9 +118,10 @@ async fn big_result_of_a_fenced_attempt_is_never_returned_and_expires() {
     assert_eq!(store.get(&key).await.ending, Some(Ending::Completed(value_of(8_000))));
 }
 
-/// The part item must expire even if the process crashes between the terminal write and the delivery.
+/// The store operation that makes a request terminal also sets the expiry time, because the process may crash
+/// before the delivery.
 #[tokio::test]
-async fn big_payload_gets_its_expiry_time_with_every_kind_of_terminal_write() {
+async fn every_kind_of_terminal_write_sets_the_expiry_time_of_a_big_payload() {
     let store = Store::new().await;
     for name in ["complete", "fail", "confirm_cancel", "cancel", "update_status"] {
         let key = enqueue_big(&store, name).await;
@@ -147,7 +150,7 @@ async fn big_payload_gets_its_expiry_time_with_every_kind_of_terminal_write() {
         };
         assert!(released, "{name}");
         assert_eq!(payload_ttl(&store, &key).await, Some(ttl_of_parts(5)), "{name}");
-        assert!(store.is_in_timers(&key).await, "{name}: an undelivered request has a timer");
+        assert!(store.is_in_timers(&key).await, "{name}: an undelivered request is in the timer index");
         let epoch = store.get(&key).await.epoch;
         let is_dead_letter_sent = store.get(&key).await.is_dead_letter_due;
         let reached = ids(&["c1"]);
@@ -159,7 +162,8 @@ async fn big_payload_gets_its_expiry_time_with_every_kind_of_terminal_write() {
     }
 }
 
-/// The expiry is missing if the store failed, or the process crashed, right after the terminal write.
+/// The part item has no expiry time if the store failed, or the process crashed, between the terminal write
+/// and the write of the expiry time.
 #[tokio::test]
 async fn missing_expiry_time_of_a_big_payload_is_set_before_the_timer_is_cleared() {
     let store = Store::new().await;
@@ -193,9 +197,10 @@ async fn big_payload_of_an_open_request_never_expires() {
     assert!(store.is_in_timers(&key).await, "an open request stays in the timer index");
 }
 
-/// An expired request is replaced by a new one of the same id, which must not get the old payload.
+/// A new request may replace an expired request with the same id. The new request must not get the payload
+/// of the expired request.
 #[tokio::test]
-async fn new_request_that_reuses_an_expired_id_has_its_own_payload() {
+async fn new_request_with_the_id_of_an_expired_request_has_its_own_payload() {
     let store = Store::new().await;
     let key = enqueue_big(&store, "r1").await;
     store.queue.cancel(&key, at(1)).await.unwrap();
@@ -209,7 +214,7 @@ async fn new_request_that_reuses_an_expired_id_has_its_own_payload() {
 }
 
 #[tokio::test]
-async fn missing_part_item_is_named_in_the_error() {
+async fn error_about_a_missing_part_item_names_the_part_item() {
     let store = Store::new().await;
     let key = enqueue_big(&store, "r1").await;
     let delete = store.client.delete_item().table_name(&store.requests_table);

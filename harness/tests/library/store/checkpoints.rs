@@ -1,4 +1,4 @@
-//! Checkpoints that an attempt stores, and requests that yield and continue in another invocation.
+//! Store operations that save a checkpoint, and that yield a request so that it continues in a new invocation.
 
 use serde_json::{Value, json};
 use streamer::protocol::Seq;
@@ -10,7 +10,7 @@ use streamer::store::{
 
 use super::{Store, at, delivered_to, ids, last, number};
 
-/// A JSON value whose text has `bytes` bytes.
+/// Returns a JSON string that has `bytes` bytes when serialized.
 fn value_of(bytes: usize) -> Value {
     json!("x".repeat(bytes - 2))
 }
@@ -19,7 +19,7 @@ fn half() -> Progress {
     Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() }
 }
 
-/// The `n`th sequence number of epoch 1.
+/// Returns the `n`th sequence number of epoch 1.
 fn seq(n: usize) -> Seq {
     (0..n).fold(Seq::start_of(1), |seq, _| seq.next())
 }
@@ -38,7 +38,8 @@ async fn last_saved_checkpoint_is_returned_whether_inline_or_in_a_part_item() {
         let is_part = bytes > limit;
         let item = store.item(&key).await;
         assert_eq!(item.contains_key("checkpoint"), !is_part, "{n}: {bytes}");
-        // The request's item still names an unused part item, so that the part item expires with the request.
+        // The request's item keeps the name of a part item that an inline checkpoint has replaced. The terminal
+        // write needs the name to set the part item's expiry time.
         assert_eq!(item.contains_key("checkpoint_part"), n > 0, "{n}: {bytes}");
         let expected = Request {
             checkpoint: Some(value),
@@ -51,7 +52,7 @@ async fn last_saved_checkpoint_is_returned_whether_inline_or_in_a_part_item() {
     }
 }
 
-/// Neither the checkpoint nor the progress of the fenced attempt is stored.
+/// The store refuses both a small (inline) and a large checkpoint of the fenced attempt.
 #[tokio::test]
 async fn checkpoint_of_a_fenced_attempt_is_not_stored() {
     let store = Store::new().await;
@@ -70,7 +71,7 @@ async fn checkpoint_of_a_fenced_attempt_is_not_stored() {
 }
 
 #[tokio::test]
-async fn yielded_request_is_pending_for_the_worker_within_the_same_attempt() {
+async fn yield_makes_the_request_pending_for_the_worker_and_uses_up_no_attempt() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.checkpoint(&key, &lease, &json!({"page": 7}), &half(), seq(1), at(90)).await.unwrap();
@@ -88,7 +89,7 @@ async fn yielded_request_is_pending_for_the_worker_within_the_same_attempt() {
     };
     assert_eq!(store.get(&key).await, expected);
     assert_eq!(store.item(&key).await["timer_at"], number(at(155).as_millis()));
-    // The same write again counts as a retry after a lost response, and succeeds.
+    // A repeated yield succeeds and changes nothing, because a caller repeats a write whose response was lost.
     let written = store.item(&key).await;
     store.queue.continue_later(&key, &lease, &last_report).await.unwrap();
     assert_eq!(store.item(&key).await, written);
@@ -103,7 +104,7 @@ async fn yielded_request_is_pending_for_the_worker_within_the_same_attempt() {
 }
 
 #[tokio::test]
-async fn yield_of_a_request_with_cancel_requested_is_refused() {
+async fn yield_of_a_running_request_is_refused_after_a_cancel_request() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Requested);
@@ -113,9 +114,9 @@ async fn yield_of_a_request_with_cancel_requested_is_refused() {
     assert_eq!(store.item(&key).await, before);
 }
 
-/// The part item also expires if a later, small checkpoint no longer uses the part item.
+/// The part item expires even if a later checkpoint is small enough to be stored inline.
 #[tokio::test]
-async fn part_item_of_a_checkpoint_expires_with_its_request() {
+async fn part_item_of_a_checkpoint_expires_48_hours_after_its_request() {
     let store = Store::new().await;
     let ttl = |seconds| number((at(seconds) + QueueSettings::default().ttl).as_secs() + 48 * 3600);
     for (n, sizes) in [&[3_000][..], &[3_000, 10]].into_iter().enumerate() {
@@ -128,7 +129,7 @@ async fn part_item_of_a_checkpoint_expires_with_its_request() {
             let part = async || store.part(&key, part_item::CHECKPOINT_PART).await.unwrap();
             assert!(
                 !part().await.contains_key("ttl"),
-                "{end}: a part item of an open request does not expire"
+                "{end}: the part item of an open request has no expiry time"
             );
             if end == "complete" {
                 let ended = store.queue.complete(&key, &lease, &json!(1), &last(1, 5)).await.unwrap();

@@ -1,5 +1,5 @@
-//! The connection store: save, get, delete, list, update the last-activity time, and delete stale
-//! connections.
+//! Operations of the connection store: save, get, delete and list connections, update their last-activity
+//! times, and delete stale connections.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,7 +49,7 @@ async fn saved_connection_can_be_read_until_it_is_deleted() {
 }
 
 #[tokio::test]
-async fn connection_id_in_use_cannot_be_saved_by_another_user() {
+async fn connection_with_the_id_of_another_users_connection_cannot_be_saved() {
     let store = Store::new().await;
     save(&store, "c1", "acme", "ann", 0).await;
     for (tenant, user) in [("acme", "bob"), ("other", "ann")] {
@@ -62,7 +62,7 @@ async fn connection_id_in_use_cannot_be_saved_by_another_user() {
 }
 
 #[tokio::test]
-async fn connections_are_listed_by_user_and_by_tenant_longest_open_first() {
+async fn connections_are_listed_by_user_and_by_tenant_oldest_first() {
     let store = Store::new().await;
     for (id, tenant, user, seconds) in [
         ("c3", "acme", "ann", 30),
@@ -89,12 +89,12 @@ async fn connections_are_listed_by_user_and_by_tenant_longest_open_first() {
     assert_eq!(
         page.items[0],
         connection("c1", "acme", "ann", 10),
-        "a listed connection has all its attributes"
+        "a listed connection has all stored attributes"
     );
 }
 
 #[tokio::test]
-async fn connections_opened_at_the_same_time_are_each_listed_once_across_pages() {
+async fn connections_opened_at_the_same_time_are_each_listed_exactly_once_across_pages() {
     let store = Store::new().await;
     for n in 0..7 {
         save(&store, &format!("c{n}"), "acme", "ann", n / 4).await;
@@ -110,7 +110,7 @@ async fn connections_opened_at_the_same_time_are_each_listed_once_across_pages()
 }
 
 #[tokio::test]
-async fn corrupt_connection_is_reported_and_the_others_are_still_listed() {
+async fn corrupt_connection_is_reported_and_other_connections_are_listed() {
     let store = Store::new().await;
     for n in 0..3 {
         save(&store, &format!("c{n}"), "acme", "ann", n).await;
@@ -124,7 +124,7 @@ async fn corrupt_connection_is_reported_and_the_others_are_still_listed() {
 }
 
 #[tokio::test]
-async fn last_activity_update_never_moves_back_and_never_recreates_a_connection() {
+async fn last_activity_update_never_lowers_the_time_or_recreates_a_deleted_connection() {
     let store = Store::new().await;
     save(&store, "c1", "acme", "ann", 0).await;
     store.edit_connection("c1", "SET added_later = :value", string("kept")).await;
@@ -136,7 +136,11 @@ async fn last_activity_update_never_moves_back_and_never_recreates_a_connection(
     }
     let get = store.client.get_item().table_name(&store.connections_table).key("connection_id", string("c1"));
     let item = get.send().await.unwrap().item.unwrap();
-    assert_eq!(item["added_later"], string("kept"), "an attribute that a later version added is kept");
+    assert_eq!(
+        item["added_later"],
+        string("kept"),
+        "an update keeps an attribute that a later version of Streamer added"
+    );
     store.connections.delete(&id).await.unwrap();
     let error = store.connections.update_last_ping(&id, at(120)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotFound);
@@ -160,6 +164,6 @@ async fn only_connections_without_recent_activity_are_deleted_as_stale() {
     assert_eq!(store.connections.delete_stale(before).await.unwrap(), 0);
     assert!(
         Connection::STALE_AFTER > Duration::from_hours(2),
-        "API Gateway closes every connection after 2 h"
+        "STALE_AFTER is longer than 2 h, after which API Gateway closes every connection"
     );
 }

@@ -1,4 +1,4 @@
-//! Claims, leases, and the writes that only a lease's holder may make.
+//! Claims, lease renewals, and the writes that only the holder of a lease may make.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
@@ -14,22 +14,25 @@ use streamer::store::{
 
 use super::{LEASE, Store, at, delivered_to, ids, last, out_of_paper, past, request, string};
 
-/// The [`Audience`] that a lease holder's write returns, with subscribers that have seen no frame.
+/// Returns the [`Audience`] that a lease holder's write is expected to return. The subscribers `names` have
+/// seen no frame.
 fn audience(names: &[&str], cancel_requested: bool) -> Audience {
     audience_seeing(Seq::default(), names, cancel_requested)
 }
 
+/// Returns an [`Audience`] whose subscribers `names` have seen the frames up to `seen`.
 fn audience_seeing(seen: Seq, names: &[&str], cancel_requested: bool) -> Audience {
     let subscribers = ids(names).into_iter().map(|connection| Subscriber { connection, seen }).collect();
     Audience { subscribers, cancel_requested, part_ttls_set: false }
 }
 
-/// The [`Audience`] that a terminal write returns: these subscribers, no cancel request, and all part items
-/// set to expire.
-fn ended(names: &[&str]) -> Audience {
+/// Returns the [`Audience`] that a terminal write is expected to return. It has the subscribers `names`, no
+/// cancel request, and an expiry time on all part items.
+fn terminal_audience(names: &[&str]) -> Audience {
     Audience { part_ttls_set: true, ..audience(names, false) }
 }
 
+/// Returns a progress report of a half-finished attempt.
 fn half() -> Progress {
     let metadata = [("rows".to_owned(), json!(7))].into_iter().collect();
     Progress { percentage: 50.0, message: "Half".to_owned(), metadata }
@@ -39,7 +42,7 @@ fn millis(time: Timestamp) -> AttributeValue {
     AttributeValue::N(time.as_millis().to_string())
 }
 
-/// Makes the lease holder's write called `name` at `seconds`.
+/// Performs the lease holder's write `name` (one of [`WRITES`]) at `seconds` after the start of the test.
 async fn write(
     store: &Store,
     name: &str,
@@ -61,11 +64,11 @@ async fn write(
             queue.retry_later(key, lease, &history, at(seconds + 30), Runner::Processor, &last).await
         }
         "continue_later" => queue.continue_later(key, lease, &last).await,
-        _ => panic!("{name} is not a write of a lease's holder"),
+        _ => panic!("expected a name from WRITES, found {name}"),
     }
 }
 
-/// Names of all writes that a lease's holder can make.
+/// Name of each write that only the holder of a lease can make.
 const WRITES: [&str; 9] = [
     "renew",
     "progress",
@@ -79,7 +82,7 @@ const WRITES: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn late_write_of_the_lease_holder_does_not_overwrite_a_newer_one() {
+async fn delayed_write_of_the_lease_holder_does_not_overwrite_a_newer_write() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     for big in [json!({"page": 9}), json!("x".repeat(5_000))] {
@@ -95,12 +98,12 @@ async fn late_write_of_the_lease_holder_does_not_overwrite_a_newer_one() {
         assert_eq!(late.kind(), StoreErrorKind::ConditionLost, "{late}");
         assert_eq!(store.item(&key).await, stored);
     }
-    // The same renewal again counts as a retry after a lost response, and succeeds.
+    // A repeated renewal succeeds, because a caller repeats a write whose response was lost.
     write(&store, "renew", &key, &lease, 40).await.unwrap();
 }
 
 #[tokio::test]
-async fn duplicate_of_an_old_claim_does_not_claim_the_request_after_a_yield() {
+async fn duplicate_of_an_old_claim_cannot_claim_a_request_that_has_yielded() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     for runner in [Runner::Worker, Runner::Processor] {
@@ -108,7 +111,7 @@ async fn duplicate_of_an_old_claim_does_not_claim_the_request_after_a_yield() {
         let stored = store.item(&key).await;
         let late = store.try_claim(&key, "first", runner, 6).await;
         assert!(!matches!(late, Claimed::Won(..)), "{late:?}");
-        assert_eq!(store.item(&key).await, stored, "the request stays claimable by another owner");
+        assert_eq!(store.item(&key).await, stored, "a refused claim leaves the request unchanged");
     }
     let Claimed::Won(request, _) = store.try_claim(&key, "second", Runner::Worker, 7).await else { panic!() };
     assert_eq!((request.attempt, request.continuations), (1, 1));
@@ -156,17 +159,21 @@ async fn pending_request_is_claimed_by_exactly_one_owner() {
     assert!(matches!(second, Claimed::NotPending(Status::Processing)), "{second:?}");
     let again = store.try_claim(&key, "first", Runner::Processor, 2).await;
     let Claimed::Won(_, held) = again else {
-        panic!("the owner's repeated claim is not recognized: {again:?}")
+        panic!("expected the repeated claim of the owner to succeed: {again:?}")
     };
-    assert_eq!(held, lease, "a repeated claim returns the first lease");
+    assert_eq!(held, lease, "a repeated claim by the owner returns the first lease");
     let absent = RequestKey::from_stored("acme/ann/r2");
     let missing = store.try_claim(&absent, "first", Runner::Processor, 1).await;
     assert!(matches!(missing, Claimed::Missing), "{missing:?}");
-    assert_eq!(store.queue.get(&absent).await.unwrap(), None, "a claim creates no request");
+    assert_eq!(
+        store.queue.get(&absent).await.unwrap(),
+        None,
+        "the claim of a missing request creates no request"
+    );
 }
 
 #[tokio::test]
-async fn renewal_extends_the_lease_and_returns_subscribers_and_cancel_request() {
+async fn lease_renewal_extends_the_lease_and_returns_subscribers_and_cancel_flag() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let before = store.get(&key).await;
@@ -190,7 +197,7 @@ async fn progress_write_stores_the_progress_and_extends_the_lease() {
 }
 
 #[tokio::test]
-async fn terminal_write_stores_the_ending_an_expiry_time_and_a_delivery_timer() {
+async fn terminal_write_stores_the_outcome_an_expiry_time_and_a_delivery_timer() {
     let store = Store::new().await;
     let big = json!("x".repeat(5_000));
     for (n, (name, ending)) in [
@@ -204,7 +211,7 @@ async fn terminal_write_stores_the_ending_an_expiry_time_and_a_delivery_timer() 
     {
         let (key, lease) = store.claimed(&format!("r{n}")).await;
         let before = store.get(&key).await;
-        assert_eq!(write(&store, name, &key, &lease, 5).await.unwrap(), ended(&["c1"]), "{name}");
+        assert_eq!(write(&store, name, &key, &lease, 5).await.unwrap(), terminal_audience(&["c1"]), "{name}");
         let expected = Request {
             status: ending.status(),
             lease: None,
@@ -226,6 +233,7 @@ async fn terminal_write_stores_the_ending_an_expiry_time_and_a_delivery_timer() 
 }
 
 /// Invariant 3: an attempt that has lost its lease changes neither the request's item nor a stored result.
+/// The store refuses each write of that attempt with the error kind `Fenced`.
 #[tokio::test]
 async fn attempt_that_has_lost_its_lease_changes_nothing() {
     let store = Store::new().await;
@@ -244,7 +252,7 @@ async fn attempt_that_has_lost_its_lease_changes_nothing() {
     }
     write(&store, "complete with a big value", &key, &second, 50).await.unwrap();
     let (ended, whole) = (store.item(&key).await, store.get(&key).await);
-    // After the terminal write, even the lease's holder can neither continue nor write another ending.
+    // After the terminal write, even the holder of the lease can neither renew it nor change the status.
     for name in ["renew", "progress", "checkpoint", "fail", "confirm_cancel", "retry_later", "continue_later"]
     {
         for lease in [&first, &second] {
@@ -262,25 +270,25 @@ async fn attempt_that_has_lost_its_lease_changes_nothing() {
     let absent = RequestKey::from_stored("acme/ann/r2");
     for name in WRITES {
         let error = write(&store, name, &absent, &first, 52).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name} of a missing request");
+        assert_eq!(error.kind(), StoreErrorKind::Fenced, "{name}: a write to a missing request is fenced");
     }
     assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn repeated_terminal_write_succeeds_and_keeps_the_first_one() {
+async fn repeated_terminal_write_succeeds_and_leaves_the_item_unchanged() {
     let store = Store::new().await;
     for (n, name) in ["complete", "fail", "confirm_cancel"].into_iter().enumerate() {
         let (key, lease) = store.claimed(&format!("r{n}")).await;
         write(&store, name, &key, &lease, 5).await.unwrap();
         let first = store.item(&key).await;
-        assert_eq!(write(&store, name, &key, &lease, 9).await.unwrap(), ended(&["c1"]), "{name}");
+        assert_eq!(write(&store, name, &key, &lease, 9).await.unwrap(), terminal_audience(&["c1"]), "{name}");
         assert_eq!(store.item(&key).await, first, "{name}");
     }
 }
 
 #[tokio::test]
-async fn retry_waits_until_due_and_starts_above_the_failed_attempts_sequence_numbers() {
+async fn retry_starts_when_due_with_higher_sequence_numbers_than_the_failed_attempt() {
     let store = Store::new().await;
     let (key, first) = store.claimed("r1").await;
     write(&store, "progress", &key, &first, 2).await.unwrap();
@@ -302,7 +310,7 @@ async fn retry_waits_until_due_and_starts_above_the_failed_attempts_sequence_num
 }
 
 #[tokio::test]
-async fn retry_of_a_request_with_cancel_requested_is_refused() {
+async fn retry_of_a_running_request_is_refused_after_a_cancel_request() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     assert_eq!(store.queue.cancel(&key, at(2)).await.unwrap(), Cancelled::Requested);
@@ -314,7 +322,7 @@ async fn retry_of_a_request_with_cancel_requested_is_refused() {
     assert_eq!(store.get(&key).await.status, Status::Cancelled);
 }
 
-/// A completed request whose terminal frame is not delivered yet to its subscribers c1 and c2.
+/// Completes a request with the subscribers c1 and c2, and delivers no terminal frame.
 async fn completed_for_two(store: &Store) -> (RequestKey, Lease) {
     let request = Request { subscribers: ids(&["c1", "c2"]), ..request("r1") };
     store.queue.enqueue(&request).await.unwrap();
@@ -331,7 +339,7 @@ async fn delivery_to_the_last_subscriber_removes_the_request_from_the_timer_inde
     store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c2"]), false)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c1"]));
     assert!(store.is_in_timers(&key).await);
-    // c3 subscribes while c1 receives the terminal frame.
+    // c3 subscribes while the terminal frame is sent to c1.
     store.edit(&key, "SET subscribers.c3 = :value", AttributeValue::N("1".to_owned())).await;
     store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
     assert_eq!(store.get(&key).await.subscribers, ids(&["c3"]));
@@ -342,9 +350,10 @@ async fn delivery_to_the_last_subscriber_removes_the_request_from_the_timer_inde
     store.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c3"]), true)).await.unwrap();
 }
 
-/// The request has as many subscribers as were delivered to, but not the same ones.
+/// While the terminal frame is sent to c1, c2 subscribes and c1 unsubscribes. The number of subscribers stays
+/// one, but c2 does not have the terminal frame.
 #[tokio::test]
-async fn subscriber_that_replaces_a_delivered_subscriber_still_awaits_delivery() {
+async fn new_subscriber_that_joins_during_a_delivery_still_awaits_the_terminal_frame() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     write(&store, "complete", &key, &lease, 2).await.unwrap();
@@ -357,7 +366,7 @@ async fn subscriber_that_replaces_a_delivered_subscriber_still_awaits_delivery()
 }
 
 #[tokio::test]
-async fn subscriber_that_leaves_during_the_delivery_does_not_keep_the_timer_set() {
+async fn subscriber_that_leaves_during_a_delivery_does_not_keep_the_delivery_timer_set() {
     let store = Store::new().await;
     let (key, lease) = completed_for_two(&store).await;
     store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
@@ -367,7 +376,7 @@ async fn subscriber_that_leaves_during_the_delivery_does_not_keep_the_timer_set(
 }
 
 #[tokio::test]
-async fn attribute_that_a_later_version_added_survives_every_write() {
+async fn attribute_added_by_a_later_version_of_streamer_survives_every_write() {
     let store = Store::new().await;
     let reached = ids(&["c1"]);
     let steps: [&[&str]; 4] = [
@@ -398,7 +407,7 @@ async fn attribute_that_a_later_version_added_survives_every_write() {
 }
 
 #[tokio::test]
-async fn error_about_a_corrupt_request_names_its_key_and_attribute() {
+async fn error_about_a_corrupt_request_names_the_request_and_the_attribute() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     store.edit(&key, "SET payload = :value", string("{")).await;
@@ -412,7 +421,7 @@ async fn error_about_a_corrupt_request_names_its_key_and_attribute() {
     let Claimed::Unreadable(lease, error) = claimed else { panic!("{claimed:?}") };
     assert_eq!((error.kind(), error.to_string().as_str()), (StoreErrorKind::Corrupt, corrupt));
     let audience = store.queue.fail(&key, &lease, &out_of_paper(), &[], &last(1, 2)).await.unwrap();
-    assert_eq!(audience, ended(&["c1"]));
+    assert_eq!(audience, terminal_audience(&["c1"]));
     let value: Value = serde_json::from_str(store.item(&key).await["error"].as_s().unwrap()).unwrap();
     assert_eq!(value["code"], "OUT_OF_PAPER");
 }

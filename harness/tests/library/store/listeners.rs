@@ -1,4 +1,4 @@
-//! Connections that subscribe to a request, open or terminal.
+//! Subscriptions of connections to open and terminal requests.
 
 use serde_json::{Value, json};
 use streamer::ids::{ConnectionId, RequestKey};
@@ -20,13 +20,14 @@ fn request_of(subscribed: Subscribed) -> Request {
     *request
 }
 
+/// Returns the last sequence number that the connection `id` has seen; `None` if it is not a subscriber.
 fn seen_by(audience: &Audience, id: &str) -> Option<Seq> {
     let found = audience.subscribers.iter().find(|subscriber| subscriber.connection == id.into());
     found.map(|Subscriber { seen, .. }| *seen)
 }
 
 #[tokio::test]
-async fn new_subscriber_receives_frames_after_the_later_of_stored_and_last_seen_frame() {
+async fn subscription_starts_after_the_stored_or_last_seen_frame_whichever_is_newer() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let last = last(1, 2);
@@ -34,14 +35,14 @@ async fn new_subscriber_receives_frames_after_the_later_of_stored_and_last_seen_
     let snapshot = request_of(subscribe(&store, &key, "c2", Seq::default(), 3).await);
     assert_eq!(snapshot, store.get(&key).await);
     assert_eq!((snapshot.seq, snapshot.subscribers), (last.seq, ids(&["c1", "c2"])));
-    // c3 has already seen a frame that was pushed but not stored.
+    // c3 has already seen a newer frame than the stored one, because not every pushed frame is stored.
     let ahead = last.seq.next().next();
     request_of(subscribe(&store, &key, "c3", ahead, 4).await);
     let audience = store.queue.renew(&key, &lease, at(90)).await.unwrap();
     assert_eq!(seen_by(&audience, "c1"), Some(Seq::default()));
     assert_eq!(seen_by(&audience, "c2"), Some(last.seq));
     assert_eq!(seen_by(&audience, "c3"), Some(ahead));
-    // c2 subscribes again, and starts after the frame that is stored now.
+    // A second subscription of c2 starts after the newly stored frame.
     store.queue.progress(&key, &lease, &last.progress, ahead.next(), at(95)).await.unwrap();
     request_of(subscribe(&store, &key, "c2", Seq::default(), 5).await);
     let audience = store.queue.renew(&key, &lease, at(100)).await.unwrap();
@@ -49,9 +50,10 @@ async fn new_subscriber_receives_frames_after_the_later_of_stored_and_last_seen_
     assert_eq!(audience.subscribers.len(), 3);
 }
 
-/// A subscription changes neither the timer of an open request nor an earlier timer of a terminal request.
+/// A subscription leaves the timer of an open request unchanged, and never moves the timer of a terminal
+/// request to a later time.
 #[tokio::test]
-async fn request_in_any_status_accepts_a_subscriber_and_keeps_its_earlier_timer() {
+async fn subscription_in_any_status_is_accepted_and_does_not_postpone_the_timer() {
     let store = Store::new().await;
     for (n, status) in Status::ALL.into_iter().enumerate() {
         let key = store.enqueue(&format!("r{n}"), 0).await;
@@ -79,12 +81,16 @@ async fn request_in_any_status_accepts_a_subscriber_and_keeps_its_earlier_timer(
         let snapshot = request_of(subscribe(&store, &key, "c2", Seq::default(), 10).await);
         assert_eq!((snapshot.status, &snapshot.subscribers), (status, &ids(&["c1", "c2"])));
         assert_eq!(store.get(&key).await, snapshot);
-        assert_eq!(store.item(&key).await["timer_at"], timer, "{status:?}: an earlier timer stays");
+        assert_eq!(
+            store.item(&key).await["timer_at"],
+            timer,
+            "{status:?}: the subscription does not change the timer"
+        );
     }
 }
 
 #[tokio::test]
-async fn late_subscriber_of_a_delivered_request_sets_a_new_delivery_timer() {
+async fn subscription_to_a_delivered_request_sets_a_new_delivery_timer() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.complete(&key, &lease, &json!(1), &last(1, 2)).await.unwrap();
@@ -93,10 +99,10 @@ async fn late_subscriber_of_a_delivered_request_sets_a_new_delivery_timer() {
     let snapshot = request_of(subscribe(&store, &key, "c2", last(1, 2).seq, 100).await);
     assert_eq!(snapshot.ending, Some(Ending::Completed(json!(1))));
     assert_eq!(store.item(&key).await["timer_at"], number(at(130).as_millis()));
-    // A repeated subscription does not postpone the timer.
+    // A repeated subscription of c2 does not postpone the timer.
     request_of(subscribe(&store, &key, "c2", Seq::default(), 120).await);
     assert_eq!(store.item(&key).await["timer_at"], number(at(130).as_millis()));
-    // A subscription brings forward a timer that was postponed far into the future.
+    // The subscription of c3 moves a far postponed timer to 30 s after the subscription.
     assert!(store.queue.postpone(&key, at(130), at(4_000)).await.unwrap());
     request_of(subscribe(&store, &key, "c3", Seq::default(), 140).await);
     assert_eq!(store.item(&key).await["timer_at"], number(at(170).as_millis()));
@@ -119,14 +125,14 @@ async fn request_accepts_at_most_16_subscribers() {
     assert_eq!(store.get(&key).await.subscribers.len(), 16);
     let before = store.item(&key).await;
     let Subscribed::Full(mut subscribers) = subscribe(&store, &key, "c17", Seq::default(), 2).await else {
-        panic!("a 17th subscriber was accepted");
+        panic!("expected the store to refuse a 17th subscriber");
     };
     subscribers.sort();
     let mut sixteen: Vec<ConnectionId> = names[..16].iter().map(|name| name.as_str().into()).collect();
     sixteen.sort();
     assert_eq!(subscribers, sixteen);
     assert_eq!(store.item(&key).await, before);
-    // A subscriber may subscribe again, and a subscriber that leaves makes room for another.
+    // A full request still accepts a repeated subscription of c16. After c1 unsubscribes, c17 is accepted.
     request_of(subscribe(&store, &key, "c16", Seq::default(), 3).await);
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     let snapshot = request_of(subscribe(&store, &key, "c17", Seq::default(), 4).await);
@@ -153,7 +159,7 @@ async fn missing_or_expired_request_accepts_no_subscriber() {
     assert_eq!(store.item(&key).await, before);
 }
 
-/// A subscriber needs the request's status and result, not its payload or checkpoint.
+/// The answer to a subscriber contains the request's status and result, but not its payload or checkpoint.
 #[tokio::test]
 async fn subscribe_returns_a_big_result_but_neither_payload_nor_checkpoint() {
     let store = Store::new().await;

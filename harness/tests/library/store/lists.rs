@@ -1,5 +1,5 @@
-//! Lists of requests: by status, by connection, and by due time; and `dequeue`, which claims from such a
-//! list.
+//! Lists of requests by status, by connection and by due time, and `dequeue`, which claims the oldest pending
+//! request.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ async fn by_status(store: &Store, status: Status) -> Page<RequestSummary> {
 }
 
 /// Enqueues 30 requests and returns their ids, oldest first. The requests are spread over several shards of
-/// the index, so that a list must merge the shards.
+/// the index, so that a list query must merge several shards.
 async fn thirty_pending(store: &Store) -> Vec<String> {
     let names: Vec<String> = (0..30).map(|n| format!("r{n}")).collect();
     let shards: BTreeSet<u8> = names.iter().map(|name| request(name).key().shard(8)).collect();
@@ -69,9 +69,9 @@ async fn requests_created_at_the_same_time_are_each_listed_exactly_once() {
     }
 }
 
-/// The cursor stays valid although the request that it names has left the list.
+/// A cursor stays valid even if the request at its position has left the list.
 #[tokio::test]
-async fn status_list_continues_after_its_last_entry_has_changed_status() {
+async fn status_list_continues_after_the_listed_requests_have_changed_status() {
     let store = Store::new().await;
     let all = thirty_pending(&store).await;
     let mut page = PageRequest::first(4);
@@ -92,7 +92,7 @@ async fn status_list_continues_after_its_last_entry_has_changed_status() {
 }
 
 #[tokio::test]
-async fn request_summary_holds_every_attribute_except_payload_and_result() {
+async fn summary_of_a_listed_request_matches_the_stored_attributes() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     store.queue.cancel(&key, at(2)).await.unwrap();
@@ -145,7 +145,7 @@ async fn requests_of_a_connection_are_listed_newest_first_in_any_status() {
     let lease = store.claim(&request("r2").key(), "first", 20).await;
     store.queue.complete(&request("r2").key(), &lease, &json!(1), &last(1, 21)).await.unwrap();
     let listed = store.queue.get_by_connection(&"c1".into(), PageRequest::default()).await.unwrap();
-    assert_eq!(names(&listed.items), ["r0", "r2", "r3"], "requests are listed newest first");
+    assert_eq!(names(&listed.items), ["r0", "r2", "r3"], "requests of a connection are listed newest first");
     let connection = "c1".into();
     let list = |page| store.queue.get_by_connection(&connection, page);
     for limit in 1..=4 {
@@ -157,7 +157,7 @@ async fn requests_of_a_connection_are_listed_newest_first_in_any_status() {
 }
 
 #[tokio::test]
-async fn due_requests_are_listed_by_the_time_at_which_they_became_due() {
+async fn due_requests_are_listed_in_the_order_of_their_due_times() {
     let store = Store::new().await;
     // An unclaimed request is due 60 s after its creation.
     for (id, seconds) in [("r1", 5), ("r2", 3), ("r3", 4), ("r4", 100)] {
@@ -165,9 +165,9 @@ async fn due_requests_are_listed_by_the_time_at_which_they_became_due() {
     }
     let due = async |now: Timestamp| store.queue.due(now, PageRequest::default()).await.unwrap().items;
     assert!(due(at(62)).await.is_empty());
-    assert_eq!(names(&due(at(63)).await), ["r2"], "a request is due at exactly its due time");
+    assert_eq!(names(&due(at(63)).await), ["r2"], "a request is listed from exactly its due time");
     assert_eq!(names(&due(at(65)).await), ["r2", "r3", "r1"]);
-    // A claimed request is due 10 s after its lease expires.
+    // A claimed request is due 10 s after the expiry of its lease.
     store.claim(&request("r2").key(), "first", 10).await;
     assert_eq!(names(&due(at(79)).await), ["r3", "r1"]);
     assert_eq!(names(&due(at(80)).await), ["r3", "r1", "r2"]);
@@ -180,9 +180,10 @@ async fn due_requests_are_listed_by_the_time_at_which_they_became_due() {
     assert_eq!(names(&due(at(1_000)).await), ["r1", "r2", "r4"]);
 }
 
-/// The cursor comes from a query at a later time, and points past the end of the list at the earlier time.
+/// The cursor comes from a query for requests that are due at 100 s. The second query is for requests that are
+/// due at 60 s, all of which are before the cursor.
 #[tokio::test]
-async fn due_list_continued_with_an_earlier_time_than_its_cursor_is_empty() {
+async fn due_list_continued_from_a_cursor_later_than_the_query_time_is_empty() {
     let store = Store::new().await;
     for n in 0..20 {
         store.enqueue(&format!("r{n}"), n).await;
@@ -194,7 +195,7 @@ async fn due_list_continued_with_an_earlier_time_than_its_cursor_is_empty() {
 }
 
 #[tokio::test]
-async fn corrupt_request_is_reported_and_the_others_are_still_listed() {
+async fn corrupt_request_is_reported_and_other_requests_are_listed() {
     let store = Store::new().await;
     for n in 0..3 {
         store.enqueue(&format!("r{n}"), n).await;
@@ -212,7 +213,7 @@ async fn corrupt_request_is_reported_and_the_others_are_still_listed() {
 }
 
 #[tokio::test]
-async fn page_with_an_invalid_limit_or_cursor_is_refused_as_misuse() {
+async fn list_query_with_an_invalid_page_limit_or_cursor_is_a_misuse_error() {
     let store = Store::new().await;
     for n in 0..2 {
         store.enqueue(&format!("r{n}"), n).await;
@@ -232,9 +233,9 @@ async fn page_with_an_invalid_limit_or_cursor_is_refused_as_misuse() {
     }
 }
 
-/// A cursor of another list would silently skip the entries before its position.
+/// A list that accepted the cursor of another list would silently skip its own entries before the cursor.
 #[tokio::test]
-async fn list_cursor_of_one_status_or_connection_is_refused_for_another() {
+async fn list_cursor_is_refused_by_the_list_of_another_status_or_connection() {
     let store = Store::new().await;
     for n in 0..4 {
         let request = Request { created_at: at(n), ..request(&format!("r{n}")) };
@@ -250,19 +251,19 @@ async fn list_cursor_of_one_status_or_connection_is_refused_for_another() {
     ] {
         assert_eq!(other.unwrap_err().kind(), StoreErrorKind::Misuse);
     }
-    // Each cursor is accepted by its own list.
+    // The list that returned a cursor accepts the cursor.
     store.queue.get_by_status(Status::Pending, first.after(pending)).await.unwrap();
     store.queue.get_by_connection(&"c1".into(), first.after(c1)).await.unwrap();
 }
 
 #[tokio::test]
-async fn dequeue_skips_corrupt_requests_and_claims_the_later_ones() {
+async fn dequeue_skips_corrupt_requests_and_claims_the_readable_ones() {
     let store = Store::new().await;
     let names: Vec<String> = (0..14).map(|n| format!("r{n}")).collect();
     for (seconds, name) in names.iter().enumerate() {
         store.enqueue(name, seconds as u64).await;
     }
-    // More corrupt requests than one page of the index query holds.
+    // The corrupt requests fill more than one page of the index query.
     let (bad, good) = names.split_at(12);
     for name in bad {
         store.edit(&request(name).key(), "SET attempt = :value", string("once")).await;
@@ -315,7 +316,7 @@ async fn each_request_is_claimed_by_exactly_one_of_two_concurrent_dequeuers() {
     assert_eq!(taken, expected);
 }
 
-/// The status index follows each change of the item's status.
+/// Each change of a request's status updates the status index.
 #[tokio::test]
 async fn request_is_listed_only_under_its_current_status() {
     let store = Store::new().await;
@@ -339,10 +340,10 @@ async fn request_is_listed_only_under_its_current_status() {
     assert_eq!(listed().await, [Status::Cancelled]);
 }
 
-/// The index lags behind the table: requests that the index still holds under an old status are left out of
-/// the list.
+/// The index is eventually consistent with the table. The list omits a request that the index still has under
+/// an old status.
 #[tokio::test]
-async fn request_whose_status_is_newer_than_the_index_is_left_out_of_the_list() {
+async fn request_whose_stored_status_differs_from_the_index_is_omitted_from_the_list() {
     let store = Store::new().await;
     let (r1, _) = (store.enqueue("r1", 0).await, store.enqueue("r2", 1).await);
     // Change only the status attribute, so that the index still lists r1 as pending.

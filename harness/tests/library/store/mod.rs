@@ -1,8 +1,8 @@
-//! Tests of the store on real tables: in the embedded database, or in the DynamoDB implementation whose URL
-//! is in `STREAMER_TEST_DYNAMODB_URL`.
+//! Tests of the store. The tables are in the embedded database, or in the DynamoDB implementation at the URL
+//! in the environment variable `STREAMER_TEST_DYNAMODB_URL`.
 //!
-//! Each test creates its own tables and passes its own times, so that the tests run on any implementation of
-//! DynamoDB.
+//! Each test creates its own tables and passes explicit times to the store instead of reading a clock, so
+//! that the tests run on any implementation of DynamoDB.
 
 mod big_values;
 mod checkpoints;
@@ -36,7 +36,7 @@ use streamer_harness::dynamodb::DynamoDb;
 use streamer_harness::tables::Tables;
 use streamer_harness::template::{Environment, Template};
 
-/// Time zero of the store's tests, to which [`at`] adds seconds.
+/// Start time of each store test. [`at`] returns times relative to this start.
 pub(super) const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
 /// Duration of each lease in the store's tests.
@@ -47,16 +47,22 @@ pub(super) fn at(seconds: u64) -> Timestamp {
     NOW + Duration::from_secs(seconds)
 }
 
-/// A connection store and a request queue on newly created tables.
+/// A connection store and a request queue on two newly created tables.
 pub(super) struct Store {
+    /// DynamoDB client that reads and edits the tables directly.
     pub(super) client: Client,
+    /// Connection store under test.
     pub(super) connections: DynamoConnectionStore,
+    /// Request queue under test.
     pub(super) queue: DynamoRequestQueue,
+    /// Name of the connections table.
     pub(super) connections_table: String,
+    /// Name of the requests table.
     pub(super) requests_table: String,
 }
 
 impl Store {
+    /// Creates a connections table and a requests table with unique names.
     pub(super) async fn new() -> Self {
         static TABLES: AtomicU32 = AtomicU32::new(0);
         let client = client();
@@ -82,26 +88,29 @@ impl Store {
         }
     }
 
-    /// Enqueues ann's request `id`, created at `seconds`.
+    /// Enqueues ann's request with the given id and a creation time `seconds` after [`NOW`].
+    /// Returns the request's key.
     pub(super) async fn enqueue(&self, id: &str, seconds: u64) -> RequestKey {
         let request = Request { created_at: at(seconds), ..request(id) };
         assert_eq!(self.queue.enqueue(&request).await.unwrap(), Enqueued::New);
         request.key()
     }
 
-    /// Enqueues ann's request `id` at 0 s, and claims the request at 1 s.
+    /// Enqueues ann's request with the given id at [`NOW`], and claims the request 1 s later.
     pub(super) async fn claimed(&self, id: &str) -> (RequestKey, Lease) {
         let key = self.enqueue(id, 0).await;
         let lease = self.claim(&key, "first", 1).await;
         (key, lease)
     }
 
+    /// Claims the request for the worker with the owner token `owner`, and panics if the claim fails.
     pub(super) async fn claim(&self, key: &RequestKey, owner: &str, seconds: u64) -> Lease {
         let claimed = self.try_claim(key, owner, Runner::Worker, seconds).await;
         let Claimed::Won(_, lease) = claimed else { panic!("{claimed:?}") };
         lease
     }
 
+    /// Tries to claim the request for `runner`, with a lease of the duration [`LEASE`].
     pub(super) async fn try_claim(
         &self,
         key: &RequestKey,
@@ -112,32 +121,35 @@ impl Store {
         self.queue.claim(key, owner, runner, at(seconds), at(seconds) + LEASE).await.unwrap()
     }
 
-    /// Reads the request's summary, as a query for due items returns it to the sweeper.
+    /// Returns the current summary of the request, which has the fields that the sweeper reads of a due item.
     pub(super) async fn seen(&self, key: &RequestKey) -> RequestSummary {
         request_item::decode_summary(&self.item(key).await).unwrap()
     }
 
+    /// Returns the stored request, and panics if the request does not exist.
     pub(super) async fn get(&self, key: &RequestKey) -> Request {
         self.queue.get(key).await.unwrap().unwrap()
     }
 
+    /// Returns the raw DynamoDB item of the request, and panics if the item does not exist.
     pub(super) async fn item(&self, key: &RequestKey) -> Item {
         self.part(key, request_item::REQUEST_PART).await.unwrap()
     }
 
+    /// Returns the raw DynamoDB item with the sort key `part` of the request; `None` if there is no such item.
     pub(super) async fn part(&self, key: &RequestKey, part: &str) -> Option<Item> {
         let get = self.client.get_item().table_name(&self.requests_table).consistent_read(true);
         get.set_key(Some(part_item::key(key, part))).send().await.unwrap().item
     }
 
-    /// Changes a request's item directly in the table, bypassing the request queue.
+    /// Changes a request's item directly in the table by an update expression, in which `:value` is `value`.
     pub(super) async fn edit(&self, key: &RequestKey, expression: &str, value: AttributeValue) {
         let update = self.client.update_item().table_name(&self.requests_table);
         let update = update.set_key(Some(request_item::key(key))).update_expression(expression);
         update.expression_attribute_values(":value", value).send().await.unwrap();
     }
 
-    /// Changes a connection's item directly in the table, bypassing the connection store.
+    /// Changes a connection's item directly in the table by an update expression, in which `:value` is `value`.
     pub(super) async fn edit_connection(&self, id: &str, expression: &str, value: AttributeValue) {
         let update = self.client.update_item().table_name(&self.connections_table);
         let update = update.key(connection_item::KEY, connection_item::key(&id.into()));
@@ -145,7 +157,7 @@ impl Store {
         update.send().await.unwrap();
     }
 
-    /// Whether the request is in the timer index, from which the sweeper reads due items.
+    /// True if the request is in the timer index, from which the sweeper reads due items.
     pub(super) async fn is_in_timers(&self, key: &RequestKey) -> bool {
         let item = self.item(key).await;
         assert_eq!(
@@ -157,7 +169,7 @@ impl Store {
     }
 }
 
-/// Ann's pending request `id`, created at [`NOW`].
+/// Returns ann's pending request with the given id, created at [`NOW`].
 pub(super) fn request(id: &str) -> Request {
     let (payload, connection) = (json!({"format": "pdf"}), "c1".into());
     Request {
@@ -167,17 +179,19 @@ pub(super) fn request(id: &str) -> Request {
     }
 }
 
-/// The last report of an attempt of this epoch: no progress, the epoch's first sequence number, written at
-/// `seconds`.
+/// Returns the last report of an attempt, written `seconds` after [`NOW`]. The report has no progress, and
+/// the first sequence number of `epoch`.
 pub(super) fn last(epoch: u64, seconds: u64) -> LastReport {
     LastReport { seq: Seq::start_of(epoch).next(), at: at(seconds), ..LastReport::default() }
 }
 
+/// Returns a handler's error with the code `OUT_OF_PAPER`.
 pub(super) fn out_of_paper() -> ErrorBody {
     ErrorBody::new(ErrorCode::from("OUT_OF_PAPER"), "The printer is out of paper")
 }
 
-/// A past attempt that failed at `seconds`. The epoch of its claim equals `attempt`.
+/// Returns the history entry of an attempt that failed `seconds` after [`NOW`]. The epoch of the attempt's
+/// claim equals its number `attempt`.
 pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
     PastAttempt {
         attempt,
@@ -189,24 +203,29 @@ pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
     }
 }
 
-/// A delivery of the terminal frame to the connections `delivered`; no dead letter is sent and no part item
-/// released.
+/// Returns the result of a delivery that sent the terminal frame to the connections `delivered`. `is_complete`
+/// is true if the request had no further subscribers. The delivery sent no dead letter, and does not know
+/// whether the part items have an expiry time.
 pub(super) fn delivered_to(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
     Delivery { delivered, is_complete, is_dead_letter_sent: false, part_ttls_set: false }
 }
 
+/// Converts strings to connection ids.
 pub(super) fn ids(names: &[&str]) -> Vec<ConnectionId> {
     names.iter().map(|name| ConnectionId::from(*name)).collect()
 }
 
+/// Returns a string attribute (`S`).
 pub(super) fn string(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
+/// Returns a number attribute (`N`).
 pub(super) fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
+/// Returns a client of the database under test.
 fn client() -> Client {
     let Ok(url) = std::env::var("STREAMER_TEST_DYNAMODB_URL") else {
         return DynamoDb::builder().in_memory().unwrap().client();

@@ -1,4 +1,4 @@
-//! The sweeper's writes to due requests: nudge, postpone, and reclaim (`reclaim`).
+//! The sweeper's writes to due requests: `nudge`, `postpone`, `reclaim` and `update_status`.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
@@ -12,7 +12,7 @@ use streamer::store::{
 
 use super::{Store, at, delivered_to, ids, last, number, out_of_paper, past, request};
 
-/// The first attempt, whose process crashed at `seconds`.
+/// Returns the history entry of a first attempt whose process crashed at `seconds`.
 fn crash(seconds: u64) -> PastAttempt {
     PastAttempt { outcome: AttemptOutcome::Crashed, ..past(1, seconds) }
 }
@@ -21,12 +21,13 @@ fn crashed_too_often() -> ErrorBody {
     ErrorBody::new(ErrorCode::ProcessingFailed, "The process of every attempt crashed")
 }
 
-/// Every verdict about a request whose lease has expired.
+/// Returns one verdict of each kind about a request whose lease has expired.
 fn verdicts() -> [ReclaimVerdict; 3] {
     [ReclaimVerdict::Rerun, ReclaimVerdict::Failed(crashed_too_often()), ReclaimVerdict::Cancelled]
 }
 
-/// A claimed request. If the verdict is `Cancelled`, a cancel is requested, as this verdict demands.
+/// Claims a new request. Also requests its cancel if the verdict is `Cancelled`, because the store accepts
+/// that verdict only after a cancel request.
 async fn abandoned(store: &Store, id: &str, verdict: &ReclaimVerdict) -> (RequestKey, Lease) {
     let (key, lease) = store.claimed(id).await;
     if *verdict == ReclaimVerdict::Cancelled {
@@ -39,6 +40,7 @@ async fn timer_at(store: &Store, key: &RequestKey) -> Option<AttributeValue> {
     store.item(key).await.get("timer_at").cloned()
 }
 
+/// Returns the attribute value of a timer that fires at `seconds`.
 fn millis(seconds: u64) -> AttributeValue {
     number(at(seconds).as_millis())
 }
@@ -54,8 +56,8 @@ async fn pending_request_is_nudged_once_each_time_its_timer_fires() {
         assert!(store.queue.nudge(&seen, at(60)).await.unwrap());
         let item = store.item(&key).await;
         assert_eq!((&item["nudges"], &item["timer_at"]), (&number(1), &millis(next)));
-        assert_eq!(store.get(&key).await, request, "a nudge changes only timer and nudge count");
-        // A second sweeper still has the summary from before the nudge.
+        assert_eq!(store.get(&key).await, request, "a nudge changes only the timer and the nudge count");
+        // The nudge of a second sweeper fails, because its summary was read before the first nudge.
         assert!(!store.queue.nudge(&seen, at(61)).await.unwrap());
         assert_eq!(store.item(&key).await, item);
         let seen = store.seen(&key).await;
@@ -82,7 +84,7 @@ async fn claimed_or_missing_request_is_not_nudged() {
 }
 
 #[tokio::test]
-async fn timer_is_postponed_only_if_it_is_still_at_the_expected_time() {
+async fn timer_is_postponed_only_if_it_still_has_the_expected_time() {
     let store = Store::new().await;
     let (key, _) = store.claimed("r1").await;
     let before = store.get(&key).await;
@@ -90,7 +92,8 @@ async fn timer_is_postponed_only_if_it_is_still_at_the_expected_time() {
     assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
     assert_eq!(store.get(&key).await, before);
     assert!(!store.queue.postpone(&key, at(71), at(200)).await.unwrap());
-    // The same write again counts as a retry after a lost response, and succeeds.
+    // A repeated postponement to the same time succeeds, because a caller repeats a write whose response was
+    // lost.
     assert!(store.queue.postpone(&key, at(71), at(100)).await.unwrap());
     assert_eq!(timer_at(&store, &key).await, Some(millis(100)));
     let absent = RequestKey::from_stored("acme/ann/r9");
@@ -98,7 +101,7 @@ async fn timer_is_postponed_only_if_it_is_still_at_the_expected_time() {
     assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
-/// A postponement does not set a timer that was cleared.
+/// The delivery of the terminal frame has cleared the timer.
 #[tokio::test]
 async fn postponement_does_not_set_the_timer_of_a_delivered_request() {
     let store = Store::new().await;
@@ -129,8 +132,8 @@ async fn reclaimed_request_becomes_pending_and_can_be_claimed_only_by_the_worker
     assert!(!store.item(&key).await.contains_key("owner"));
     let refused = store.try_claim(&key, "processor", Runner::Processor, 72).await;
     assert!(matches!(refused, Claimed::ForWorker), "{refused:?}");
-    // The owner token of the lost lease does not let the processor claim a request that is reserved for the
-    // worker.
+    // Not even the owner token of the lost lease lets the processor claim the request, which only the worker
+    // may claim now.
     let again = store.try_claim(&key, &lease.owner, Runner::Processor, 72).await;
     assert!(matches!(again, Claimed::ForWorker), "{again:?}");
     let second = store.claim(&key, "worker", 73).await;
@@ -163,7 +166,7 @@ async fn request_reclaimed_as_failed_or_cancelled_is_terminal_with_a_delivery_ti
         assert_eq!(store.get(&key).await, expected);
         assert_eq!(timer_at(&store, &key).await, Some(millis(71 + 30)));
         assert!(store.item(&key).await.contains_key("ttl"));
-        // One write records both the dead letter and the delivery.
+        // One write records that the dead letter was sent and that c1 has the terminal frame.
         let c1 = ids(&["c1"]);
         let delivery = Delivery { is_dead_letter_sent: is_failed, ..delivered_to(&c1, true) };
         store.queue.record_delivery(&key, 1, delivery).await.unwrap();
@@ -172,7 +175,7 @@ async fn request_reclaimed_as_failed_or_cancelled_is_terminal_with_a_delivery_ti
     }
 }
 
-/// Invariant 3 (a fenced attempt changes nothing), for an attempt that still acts as the lease's holder.
+/// Invariant 3 (a fenced attempt changes nothing). The attempt does not know yet that it has lost the lease.
 #[tokio::test]
 async fn every_write_of_an_attempt_whose_request_was_reclaimed_is_fenced() {
     let store = Store::new().await;
@@ -180,7 +183,7 @@ async fn every_write_of_an_attempt_whose_request_was_reclaimed_is_fenced() {
         let (key, lease) = abandoned(&store, &format!("r{n}"), &verdict).await;
         let seen = store.seen(&key).await;
         assert!(store.queue.reclaim(&seen, &verdict, &[crash(71)], at(71)).await.unwrap());
-        let taken = store.item(&key).await;
+        let reclaimed = store.item(&key).await;
         let (queue, last, error) = (&store.queue, last(1, 72), out_of_paper());
         let (half, seq) = (&last.progress, last.seq);
         let big = json!("x".repeat(5_000));
@@ -196,7 +199,7 @@ async fn every_write_of_an_attempt_whose_request_was_reclaimed_is_fenced() {
             ("continue", queue.continue_later(&key, &lease, &last).await),
         ] {
             assert_eq!(written.unwrap_err().kind(), StoreErrorKind::Fenced, "{name} after {verdict:?}");
-            assert_eq!(store.item(&key).await, taken, "{name} after {verdict:?}");
+            assert_eq!(store.item(&key).await, reclaimed, "{name} after {verdict:?}");
         }
     }
 }
@@ -254,7 +257,7 @@ async fn request_that_changed_since_the_sweeper_read_it_is_not_reclaimed() {
             assert_eq!(store.item(&key).await, before, "{change}");
         }
     }
-    // The verdict `Cancelled` is refused, because no cancel was requested.
+    // The store refuses the verdict `Cancelled` if no cancel was requested.
     let (key, _) = store.claimed("no cancel requested").await;
     let (seen, before) = (store.seen(&key).await, store.item(&key).await);
     assert!(!store.queue.reclaim(&seen, &ReclaimVerdict::Cancelled, &[], at(71)).await.unwrap());
@@ -262,7 +265,7 @@ async fn request_that_changed_since_the_sweeper_read_it_is_not_reclaimed() {
 }
 
 #[tokio::test]
-async fn reclaim_of_a_request_without_a_lease_is_refused_as_misuse() {
+async fn reclaim_of_a_request_without_a_lease_is_a_misuse_error() {
     let store = Store::new().await;
     let key = store.enqueue("r1", 0).await;
     let before = store.item(&key).await;
@@ -272,9 +275,10 @@ async fn reclaim_of_a_request_without_a_lease_is_refused_as_misuse() {
     assert_eq!(store.item(&key).await, before);
 }
 
-/// Of two sweepers that act on the same due item, the second acts only after the next attempt has failed too.
+/// A slow sweeper may write long after it has read a due item. In the meantime, the next attempt may have run
+/// and failed. The late write must not make the request pending before the new due time.
 #[tokio::test]
-async fn retrying_request_does_not_become_pending_before_it_is_due() {
+async fn retrying_request_does_not_become_pending_before_its_next_attempt_is_due() {
     let store = Store::new().await;
     let (key, lease) = store.claimed("r1").await;
     let retry = async |lease: &Lease, due| {
@@ -315,7 +319,7 @@ async fn retrying_request_is_claimed_only_when_due_and_only_by_its_assigned_runn
         assert_eq!((won.attempt, lease.epoch), (2, 2));
         assert_eq!(won.history, [past(1, 2)]);
     }
-    // A request without attempts left cannot be claimed.
+    // A request that has used all its attempts cannot be claimed.
     let only = Request { max_attempts: 1, ..request("r3") };
     store.queue.enqueue(&only).await.unwrap();
     let (lease, last) = (store.claim(&only.key(), "first", 1).await, last(1, 2));
@@ -326,7 +330,7 @@ async fn retrying_request_is_claimed_only_when_due_and_only_by_its_assigned_runn
     }
 }
 
-/// A dead letter that is due keeps the request in the timer index, even if no subscriber is left.
+/// A failed request stays in the timer index until its dead letter is sent, even if it has no subscriber.
 #[tokio::test]
 async fn failed_request_stays_in_the_timer_index_until_its_dead_letter_is_sent() {
     let store = Store::new().await;
@@ -358,7 +362,7 @@ async fn failed_request_stays_in_the_timer_index_until_its_dead_letter_is_sent()
     store.queue.record_delivery(&key, 1, sent(&[], true)).await.unwrap();
     assert!(!store.is_in_timers(&key).await);
 
-    // A request that the sweeper fails by `update_status` needs a dead letter too.
+    // `update_status` to FAILED also makes a dead letter due.
     let key = store.enqueue("never run", 0).await;
     let failed = NewStatus::Failed(out_of_paper());
     store.queue.update_status(&key, Status::Pending, failed, at(5)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Writes to a request that need no lease: cancel, status changes and unsubscribe.
+//! Writes to a request that a caller without a lease may make: cancel, change the status, and unsubscribe.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
@@ -16,7 +16,7 @@ fn attempts_used_up() -> ErrorBody {
     ErrorBody::new(ErrorCode::ProcessingFailed, "The request failed three times")
 }
 
-/// Brings a new request into `status` by the store's own writes.
+/// Enqueues a request and brings it into `status` by writes of the request queue.
 async fn request_in(store: &Store, id: &str, status: Status) -> RequestKey {
     let key = store.enqueue(id, 0).await;
     if status == Status::Pending {
@@ -72,7 +72,7 @@ async fn request_without_a_lease_is_cancelled_immediately_and_can_no_longer_be_c
 }
 
 #[tokio::test]
-async fn cancel_reports_whether_the_request_was_running_terminal_or_missing() {
+async fn cancel_result_differs_for_running_terminal_and_missing_requests() {
     let store = Store::new().await;
     let running = request_in(&store, "r1", Status::Processing).await;
     for _ in 0..2 {
@@ -90,7 +90,7 @@ async fn cancel_reports_whether_the_request_was_running_terminal_or_missing() {
     assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
-/// Tries every current status with every status that a caller without the lease can ask for.
+/// Tries each combination of a current status and a [`NewStatus`].
 #[tokio::test]
 async fn status_change_without_a_lease_succeeds_only_from_pending_or_retrying() {
     let store = Store::new().await;
@@ -133,7 +133,7 @@ async fn status_change_is_refused_if_the_request_no_longer_has_the_expected_stat
             }
             let error =
                 store.queue.update_status(&key, from, NewStatus::Cancelled, at(40)).await.unwrap_err();
-            assert_eq!(error.kind(), StoreErrorKind::ConditionLost, "{from:?}, and {current:?}");
+            assert_eq!(error.kind(), StoreErrorKind::ConditionLost, "expected {from:?}, stored {current:?}");
             let said = format!("status is {}, not {}", current.as_str(), from.as_str());
             assert!(error.to_string().contains(&said), "{error}");
             assert_eq!(store.item(&key).await, before);
@@ -146,7 +146,7 @@ async fn status_change_is_refused_if_the_request_no_longer_has_the_expected_stat
 }
 
 #[tokio::test]
-async fn request_that_is_failed_while_waiting_for_a_retry_stores_the_error() {
+async fn request_marked_failed_while_waiting_for_a_retry_stores_the_error() {
     let store = Store::new().await;
     let key = request_in(&store, "r1", Status::Retrying).await;
     let failed = NewStatus::Failed(attempts_used_up());
@@ -154,7 +154,7 @@ async fn request_that_is_failed_while_waiting_for_a_retry_stores_the_error() {
     let request = store.get(&key).await;
     assert_eq!(request.ending, Some(Ending::Failed(attempts_used_up())));
     assert_eq!((request.finished_at, request.seq), (Some(at(40)), Seq::start_of(2).next()));
-    assert!(store.is_in_timers(&key).await, "an undelivered request stays in the timer index");
+    assert!(store.is_in_timers(&key).await, "an undelivered request is in the timer index");
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn unsubscribe_removes_a_connection_from_a_request_in_any_status() {
         assert_eq!(unsubscribe("nobody").await, (ids(&["c1", "c2"]), true), "{status:?}");
         assert_eq!(unsubscribe("c1").await, (ids(&["c2"]), true), "{status:?}");
         assert_eq!(unsubscribe("c1").await, (ids(&["c2"]), true), "{status:?}");
-        // A dead letter that is due keeps the timer.
+        // The timer of a failed request stays set, because its dead letter is due.
         let keeps_timer = !status.is_terminal() || status == Status::Failed;
         assert_eq!(unsubscribe("c2").await, (Vec::new(), keeps_timer), "{status:?}");
         assert_eq!(unsubscribe("c2").await, (Vec::new(), keeps_timer), "{status:?}");
@@ -181,7 +181,8 @@ async fn unsubscribe_removes_a_connection_from_a_request_in_any_status() {
     assert_eq!(store.queue.get(&absent).await.unwrap(), None);
 }
 
-/// The last subscriber left before the terminal write, so no delivery clears the timer.
+/// The last subscriber leaves before the terminal write. The request then has a timer but needs no delivery,
+/// so the next unsubscribe clears the timer.
 #[tokio::test]
 async fn terminal_request_without_subscribers_leaves_the_timer_index_on_unsubscribe() {
     let store = Store::new().await;
@@ -195,7 +196,7 @@ async fn terminal_request_without_subscribers_leaves_the_timer_index_on_unsubscr
 }
 
 #[tokio::test]
-async fn unsubscribe_does_not_affect_another_users_request_of_the_same_id() {
+async fn unsubscribe_does_not_affect_a_request_of_another_user_with_the_same_id() {
     let store = Store::new().await;
     let other = Request { user: "bob".into(), ..request("r1") };
     store.queue.enqueue(&other).await.unwrap();
@@ -204,7 +205,7 @@ async fn unsubscribe_does_not_affect_another_users_request_of_the_same_id() {
     assert_eq!(
         store.get(&other.key()).await.subscribers,
         ids(&["c1"]),
-        "bob's request of the same id keeps its subscriber"
+        "an unsubscribe from ann's request does not change bob's request"
     );
 }
 
@@ -220,7 +221,11 @@ async fn cancel_unless_subscribed_cancels_only_a_request_without_other_subscribe
         let before = store.item(&key).await;
         assert_eq!(cancel(10).await, Cancelled::HasOtherSubscribers, "{status:?}");
         store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
-        assert_eq!(cancel(11).await, Cancelled::HasOtherSubscribers, "{status:?}: c2 is the only subscriber");
+        assert_eq!(
+            cancel(11).await,
+            Cancelled::HasOtherSubscribers,
+            "{status:?}: the subscriber c2 prevents the cancel"
+        );
         store.edit(&key, "SET subscribers.c1 = :value", before["created_at"].clone()).await;
         store.queue.unsubscribe(&key, &"c2".into()).await.unwrap();
         let cancelled = cancel(12).await;
@@ -231,7 +236,7 @@ async fn cancel_unless_subscribed_cancels_only_a_request_without_other_subscribe
             assert_eq!(cancel(13).await, Cancelled::Ended(Status::Cancelled));
         }
     }
-    // A request without any subscriber is cancelled.
+    // A request that has no subscriber is cancelled as well.
     let key = store.enqueue("unsubscribed", 0).await;
     store.queue.unsubscribe(&key, &"c1".into()).await.unwrap();
     let cancelled = store.queue.cancel_unless_subscribed(&key, &"c1".into(), at(10)).await.unwrap();
@@ -261,6 +266,6 @@ async fn request_without_attempts_left_cannot_become_pending_again() {
     assert!(error.to_string().ends_with("no attempts left"), "{error}");
     let request = store.get(&key).await;
     assert_eq!((request.status, request.attempt), (Status::Retrying, request.max_attempts));
-    let give_up = NewStatus::Failed(attempts_used_up());
-    store.queue.update_status(&key, Status::Retrying, give_up, at(41)).await.unwrap();
+    let failed = NewStatus::Failed(attempts_used_up());
+    store.queue.update_status(&key, Status::Retrying, failed, at(41)).await.unwrap();
 }
