@@ -73,7 +73,7 @@ async fn request_whose_attempts_all_fail_ends_with_the_last_error_and_a_dead_let
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letter_that_cannot_be_sent_stays_due_and_its_request_in_the_timer_index() {
+async fn dead_letter_that_cannot_be_sent_stays_due_and_keeps_its_request_in_the_timer_index() {
     let bench = Bench::new(RetryPolicy::never(), async |_| Err(busy())).await;
     bench.world.letters.fail_times(1);
     bench.queue("r1").await;
@@ -224,7 +224,7 @@ async fn first_request_fails_once(context: Context, wait: Duration) -> Result<Va
 }
 
 #[tokio::test(start_paused = true)]
-async fn processor_runs_a_retry_itself_if_the_backoff_ends_while_other_requests_run() {
+async fn processor_runs_a_retry_itself_if_its_backoff_is_short_and_other_requests_run() {
     let wait = Duration::from_secs(4);
     let bench =
         Bench::new(RetryPolicy::attempts(2), move |context| first_request_fails_once(context, wait)).await;
