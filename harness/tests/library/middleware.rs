@@ -292,7 +292,7 @@ async fn metrics_name_the_clients_action_and_layers_cannot_rename_built_in_actio
 }
 
 #[tokio::test(start_paused = true)]
-async fn layer_that_refuses_a_queued_request_makes_the_request_failed_and_sends_its_error() {
+async fn layer_that_refuses_a_queued_request_fails_the_request_with_the_layers_error() {
     let refuse = async |_: Call, _: Next| -> Result<Reply, BoxError> {
         Err(CallError::refused(ErrorBody::new("CLOSED".into(), "We are closed")).into())
     };

@@ -227,7 +227,7 @@ async fn template_grants_each_function_exactly_the_permissions_that_the_function
             // `StreamFailureQueue`.
             needed.insert("SendMessage StreamFailureQueue".to_owned());
         }
-        assert!(!needed.is_empty(), "the test makes {function} call a service");
+        assert!(!needed.is_empty(), "the test makes {function} call at least one service");
         assert_eq!(
             permitted(function),
             needed,

@@ -159,7 +159,7 @@ fn seq(frame: &Frame) -> Seq {
         Frame::Progress { seq, .. } | Frame::Complete { seq, .. } => *seq,
         Frame::Error { seq, .. } => seq.unwrap(),
         Frame::Response { .. } | Frame::Acknowledgment { .. } => {
-            panic!("{frame:?} has no sequence number")
+            panic!("each frame of a queued request has a sequence number: {frame:?}")
         }
     }
 }
@@ -186,7 +186,7 @@ async fn queued_request_is_run_and_its_progress_and_result_are_pushed_and_stored
     assert_eq!(request.seq, seq(frames.last().unwrap()));
     assert_eq!(request.subscribers, [], "the terminal frame is delivered to every subscriber");
     let item = bench.world.item("r1").await;
-    assert!(item.contains_key("ttl"));
+    assert!(item.contains_key("ttl"), "a terminal request has a TTL");
     assert!(
         !item.contains_key("timer_at") && !item.contains_key("timer_shard"),
         "a delivered terminal request has no timer"
@@ -201,7 +201,11 @@ async fn stream_record_processed_twice_runs_its_request_once() {
     let deadline = bench.world.now() + Duration::from_mins(15);
     assert_eq!(bench.world.processor().process(batch(duplicated), deadline).await.batch_item_failures, []);
     let (item, frames) = (bench.world.item("r1").await, bench.frames());
-    assert_eq!(bench.world.process().await.batch_item_failures, [], "a repeated record counts as processed");
+    assert_eq!(
+        bench.world.process().await.batch_item_failures,
+        [],
+        "a record that is processed again is reported as processed"
+    );
     assert_eq!(bench.world.item("r1").await, item);
     assert_eq!(bench.frames(), frames);
     assert_eq!(bench.started(), 1);
@@ -283,7 +287,11 @@ async fn attempt_that_loses_its_lease_stops_without_a_write_or_a_terminal_frame(
     let (response, (frames, item)) = tokio::join!(bench.world.process(), takes_over);
     assert_eq!(response.batch_item_failures, []);
     // The attempt detects that it lost the lease when it next stores a report, at most a second later.
-    assert!(bench.frames().len() <= frames + 10, "{} frames after {frames}", bench.frames().len());
+    assert!(
+        bench.frames().len() <= frames + 10,
+        "at most ten frames are pushed after the lease is lost, not {}",
+        bench.frames().len() - frames
+    );
     assert!(!bench.frames().iter().any(Frame::is_terminal));
     assert_eq!(bench.world.item("r1").await, item, "a fenced attempt changes nothing");
     tokio::task::yield_now().await;
@@ -305,7 +313,7 @@ async fn cancel_after(bench: &Bench, running: Duration) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_stops_a_reporting_handler_soon_after_its_next_stored_report() {
+async fn cancel_stops_a_handler_that_reports_progress_soon_after_its_next_stored_report() {
     let bench = Bench::new(Work::Report(100, Duration::from_millis(400))).await;
     bench.queue("r1").await;
     let delay = cancel_after(&bench, Duration::from_millis(2_050)).await;
@@ -330,7 +338,7 @@ async fn cancel_stops_a_reporting_handler_soon_after_its_next_stored_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_stops_a_silent_handler_soon_after_its_next_lease_renewal() {
+async fn cancel_stops_a_handler_without_reports_soon_after_its_next_lease_renewal() {
     let bench = Bench::new(Work::Silent(Duration::from_mins(10))).await;
     bench.queue("r1").await;
     let delay = cancel_after(&bench, Duration::from_secs(25)).await;
@@ -380,7 +388,7 @@ async fn cancelled_attempt_that_lost_its_lease_writes_nothing_and_sends_no_termi
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_of_a_silent_handler_is_renewed_every_20_seconds() {
+async fn lease_is_renewed_every_20_seconds_while_a_handler_reports_no_progress() {
     let bench = Bench::new(Work::Silent(Duration::from_mins(5))).await;
     bench.queue("r1").await;
     let began = bench.world.now();
@@ -399,7 +407,10 @@ async fn lease_of_a_silent_handler_is_renewed_every_20_seconds() {
     // that records the delivery. Each other record comes from a lease renewal. The attempt renews every 20 s for
     // 300 s, but the last renewal may coincide with the terminal write.
     let renewals = bench.world.records().len() - 4;
-    assert!((14..=15).contains(&renewals), "{renewals} renewals");
+    assert!(
+        (14..=15).contains(&renewals),
+        "the lease is renewed 14 or 15 times in 300 s, not {renewals} times"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -410,7 +421,11 @@ async fn progress_is_pushed_at_most_ten_times_a_second_and_stored_once_a_second(
     let frames = bench.frames();
     let (last, progress) = frames.split_last().unwrap();
     assert!(matches!(last, Frame::Complete { .. }));
-    assert!((90..=102).contains(&progress.len()), "{} frames in 10 s", progress.len());
+    assert!(
+        (90..=102).contains(&progress.len()),
+        "about 100 progress frames are pushed in 10 s, not {}",
+        progress.len()
+    );
     let times = bench.world.clients.times();
     let paced =
         times[..times.len() - 2].windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(100));
@@ -419,9 +434,13 @@ async fn progress_is_pushed_at_most_ten_times_a_second_and_stored_once_a_second(
         "pushes are at least 100 ms apart, except those of the last report and the terminal frame"
     );
     let stored = bench.world.records().len() - 4;
-    assert!((9..=10).contains(&stored), "{stored} stored reports in 10 s");
+    assert!((9..=10).contains(&stored), "nine or ten reports are stored in 10 s, not {stored}");
     let Some(Frame::Progress { percentage, message, .. }) = progress.last() else { panic!() };
-    assert_eq!((*percentage, message.as_str()), (100.0, "Step 1000"), "the last report is pushed");
+    assert_eq!(
+        (*percentage, message.as_str()),
+        (100.0, "Step 1000"),
+        "the last progress frame has the last report"
+    );
     let percentages: Vec<f64> = progress
         .iter()
         .map(|frame| if let Frame::Progress { percentage, .. } = frame { *percentage } else { panic!() })
@@ -481,7 +500,7 @@ async fn hanging_subscriber_delays_no_other_subscriber() {
     bench.world.subscribe("r1", "c9").await;
     bench.world.process().await;
     let others = bench.world.clients.frames("c9");
-    assert!(others.len() >= 20, "{} frames in 2 s", others.len());
+    assert!(others.len() >= 20, "c9 is sent at least 20 frames in 2 s, not {}", others.len());
     assert!(matches!(others.last(), Some(Frame::Complete { .. })));
     assert_eq!(
         bench.world.request("r1").await.subscribers,
@@ -621,7 +640,7 @@ async fn attempt_keeps_its_lease_and_completes_despite_transient_store_failures(
     assert_eq!((flaky.progress.load(Ordering::SeqCst), flaky.ends.load(Ordering::SeqCst)), (0, 0));
     assert!(
         bench.frames().len() > 90,
-        "pushes continue while the store fails: {} frames in 10 s",
+        "more than 90 frames are pushed in 10 s although the store fails, not {}",
         bench.frames().len()
     );
 }
@@ -674,7 +693,7 @@ async fn unreadable_request_item_is_failed_and_its_record_is_not_retried() {
     assert_eq!(
         bench.world.process().await.batch_item_failures,
         [],
-        "the record succeeds when the stream delivers the record again"
+        "a second delivery of the stream record also succeeds"
     );
 }
 
@@ -715,7 +734,11 @@ async fn unanswered_claim_times_out_before_the_invocation_ends_and_its_record_is
     let deadline = bench.world.now() + Duration::from_secs(60);
     let processor = bench.world.processor_with(silent_queue());
     let response = processor.process(batch(bench.world.pending()), deadline).await;
-    assert_eq!(response.batch_item_failures.len(), 1, "the stream must deliver the record again");
+    assert_eq!(
+        response.batch_item_failures.len(),
+        1,
+        "the record is reported as failed, so that the stream delivers the record again"
+    );
     assert_eq!(started.elapsed().as_secs(), 50);
     assert_eq!(bench.started(), 0);
 }
@@ -735,7 +758,10 @@ async fn claimed_request_whose_payload_cannot_be_fetched_keeps_its_claim_until_l
     );
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Processing, 1));
-    assert!(bench.world.item("r1").await.contains_key("timer_at"), "the sweeper reclaims the request later");
+    assert!(
+        bench.world.item("r1").await.contains_key("timer_at"),
+        "the request stays in the timer index, so that the sweeper reclaims it"
+    );
     assert_eq!((bench.started(), bench.frames().len()), (0, 0));
 }
 
@@ -749,7 +775,9 @@ async fn error_too_large_for_a_frame_is_delivered_without_its_message() {
         bench.queue("r1").await;
         bench.world.process().await;
         let frames = bench.frames();
-        let [Frame::Error { error, .. }] = &frames[..] else { panic!("{} frames", frames.len()) };
+        let [Frame::Error { error, .. }] = &frames[..] else {
+            panic!("exactly one frame, an error, is pushed, not {} frames", frames.len())
+        };
         assert_eq!(error.code, code);
         assert_eq!(error.message, "The error's message and details are too large for a WebSocket frame");
     }
@@ -801,7 +829,7 @@ async fn only_stream_records_that_fail_before_their_claim_are_reported_for_retry
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_runs_ten_requests_concurrently() {
+async fn processor_runs_up_to_ten_requests_of_a_batch_concurrently() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(10))).await;
     for n in 0..25 {
         bench.queue(&format!("r{n}")).await;

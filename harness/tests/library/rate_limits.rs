@@ -175,7 +175,7 @@ async fn environments_share_a_rate_limit_and_skip_dynamodb_while_they_know_the_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn concurrent_rate_limit_takes_grant_no_more_tokens_than_the_bucket_holds() {
+async fn concurrent_calls_receive_no_more_tokens_than_the_rate_limit_bucket_contains() {
     let world = World::new(App::new()).await;
     let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
     let rate = Rate::per_minute(60).with_burst(7);
@@ -191,7 +191,7 @@ async fn concurrent_rate_limit_takes_grant_no_more_tokens_than_the_bucket_holds(
 }
 
 #[tokio::test(start_paused = true)]
-async fn stored_rate_limit_bucket_has_only_the_time_when_it_is_full_and_a_ttl() {
+async fn stored_rate_limit_bucket_consists_of_its_name_a_full_time_and_a_ttl() {
     let world = World::new(App::new()).await;
     let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
     let (rate, now) = (Rate::per_second(2).with_burst(10), Timestamp::from_millis(1_000_250));
@@ -231,7 +231,7 @@ impl RateLimits for Failing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shared_rate_limit_whose_table_fails_counts_locally_or_refuses_if_fail_closed() {
+async fn shared_rate_limit_with_a_failing_table_counts_locally_unless_it_is_fail_closed() {
     let world = World::new(App::new()).await;
     let limit = || RateLimit::per_user(Rate::per_minute(2)).shared("messages");
     for hangs in [false, true] {
@@ -274,7 +274,7 @@ async fn rate_limit_table_is_called_on_the_routers_runtime_not_the_handlers_runt
 }
 
 #[tokio::test(start_paused = true)]
-async fn shared_rate_limit_without_a_table_counts_locally_or_refuses_if_fail_closed() {
+async fn shared_rate_limit_without_a_table_counts_locally_unless_it_is_fail_closed() {
     let limit = RateLimit::per_user(Rate::per_minute(2)).shared("messages");
     let world = World::new(limited(limit.clone())).await;
     assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));

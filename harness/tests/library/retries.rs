@@ -115,14 +115,22 @@ async fn handler_error_decides_whether_the_request_is_retried() {
         let bench = Bench::new(RetryPolicy::attempts(2), move |_| std::future::ready(Err(error()))).await;
         bench.queue("r1").await;
         bench.world.process().await;
-        assert_eq!(bench.status("r1").await, status, "status after the first attempt fails with error {n}");
-        assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Failed)], "history after error {n}");
-        assert_eq!(bench.frames().len(), usize::from(status == Status::Failed), "frames after error {n}");
+        assert_eq!(bench.status("r1").await, status, "the first attempt's error {n} decides the status");
+        assert_eq!(
+            bench.history("r1").await,
+            [(1, AttemptOutcome::Failed)],
+            "the history contains the attempt that failed with error {n}"
+        );
+        assert_eq!(
+            bench.frames().len(),
+            usize::from(status == Status::Failed),
+            "a frame is pushed only if error {n} is final"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_waits_at_least_as_long_as_its_error_asks_but_at_most_a_day() {
+async fn retry_waits_as_long_as_the_handler_error_asks_but_at_most_a_day() {
     for (retry_after_s, backoff_s) in [(60, 60), (u64::MAX, 24 * 3_600)] {
         let error = move || busy().retry_after(Duration::from_secs(retry_after_s));
         let bench = Bench::new(RetryPolicy::attempts(2), move |_| async move { Err(error()) }).await;
@@ -169,7 +177,7 @@ async fn maximum_backoff_grows_with_each_attempt_up_to_the_policys_cap() {
             assert_eq!(
                 bench.wait("r1").await,
                 Duration::from_millis(backoff_ms),
-                "backoff if each random byte is {byte}"
+                "the backoff is computed from random bytes of the value {byte}"
             );
             bench.world.retry("r1").await;
         }

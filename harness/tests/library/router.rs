@@ -123,7 +123,7 @@ async fn repeated_id_refers_to_the_same_request_and_conflicts_if_the_payload_dif
 }
 
 #[tokio::test(start_paused = true)]
-async fn same_id_from_another_user_is_a_separate_request() {
+async fn requests_of_two_users_with_the_same_id_are_separate() {
     let world = World::new(app()).await;
     world.ask("takes", "r1", json!(60)).await;
     let body = json!({"action": "takes", "id": "r1", "payload": 70});
@@ -209,7 +209,7 @@ async fn large_invalid_payload_is_refused_with_a_short_validation_error() {
     let world = World::new(app()).await;
     let body = json!({"action": "takes", "id": "r1", "payload": "x".repeat(100_000)});
     let answer = world.say("c-ann", body).await;
-    assert!(answer.len() < 2_000, "{} bytes", answer.len());
+    assert!(answer.len() < 2_000, "the answer has less than 2,000 bytes, not {}", answer.len());
     let Frame::Error { request_id, error, .. } = serde_json::from_str(&answer).unwrap() else {
         panic!("{answer}")
     };

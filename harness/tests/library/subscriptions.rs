@@ -118,7 +118,10 @@ async fn subscriber_that_resumes_midway_receives_a_snapshot_and_each_later_frame
     assert_eq!(snapshot["status"], "processing");
     let snapshot_seq = snapshot["seq"].as_u64().unwrap();
     let received = seqs(&world, "c-ann2");
-    assert!(received.iter().all(|seq| *seq > snapshot_seq), "{snapshot_seq}, then {received:?}");
+    assert!(
+        received.iter().all(|seq| *seq > snapshot_seq),
+        "all frames are newer than the snapshot's {snapshot_seq}: {received:?}"
+    );
     assert!(received.is_sorted_by(|a, b| a < b), "{received:?}");
     let first_expected = snapshot["percentage"].as_f64().unwrap() + 10.0;
     let expected: Vec<f64> =
@@ -148,7 +151,7 @@ async fn subscriber_that_joins_just_before_completion_receives_only_the_terminal
     let received = world.clients.frames("c-ann2");
     assert!(
         matches!(&received[..], [Frame::Complete { .. }]),
-        "progress is only in the snapshot: {received:?}"
+        "only the terminal frame is pushed to the new subscriber: {received:?}"
     );
     assert_eq!(percentages(&world, "c-ann"), [50.0]);
 }
@@ -166,7 +169,10 @@ async fn subscriber_ahead_of_the_stored_progress_receives_no_frame_twice() {
     let (_, snapshot) = tokio::join!(world.process(), resumes);
     assert!(snapshot["seq"].as_u64().unwrap() < client_seq);
     let received = seqs(&world, "c-ann2");
-    assert!(received.iter().all(|seq| *seq > client_seq), "{client_seq}, then {received:?}");
+    assert!(
+        received.iter().all(|seq| *seq > client_seq),
+        "all frames are newer than the client's {client_seq}: {received:?}"
+    );
     assert_eq!(received.first(), Some(&(client_seq + 1)));
 }
 
@@ -202,7 +208,7 @@ async fn subscriber_that_joins_before_the_claim_receives_every_frame() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscriber_that_joins_a_silent_request_receives_the_terminal_frame() {
+async fn subscriber_that_joins_a_request_without_new_reports_receives_the_terminal_frame() {
     let world = world().await;
     ask(&world, "silent", json!(1)).await;
     let comes = async {
@@ -307,8 +313,7 @@ async fn request_has_at_most_16_subscribers_and_closed_connections_make_room_for
         world.say("c-17", json!({"action": "subscribe", "id": "s1", "payload": {"request_id": "r1"}})).await;
     assert_snapshot!(full, @r#"{"type":"error","request_id":"s1","error":{"code":"RATE_LIMITED","message":"The request already has 16 subscribers, the maximum","details":{"max_subscribers":16}},"timestamp":1700000000}"#);
     snapshot_of(subscribe(&world, "c-16", "r1", 0).await);
-    // A repeat of the request over a 17th connection is refused too, because that connection could not be
-    // subscribed.
+    // The same message over the 17th connection is also refused, because it would subscribe the connection.
     let again = over(&world, "c-17", json!({"action": "work", "id": "r1", "payload": "done"})).await;
     assert_eq!(code_of(&again), ErrorCode::RateLimited);
 
@@ -397,7 +402,7 @@ async fn result_too_large_for_a_snapshot_is_sent_only_in_the_terminal_frame() {
     assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
     world.process().await;
     let [Frame::Complete { result, .. }] = &world.clients.frames("c-ann")[..] else {
-        panic!("{:?}", world.clients.frames("c-ann").len())
+        panic!("exactly one frame is sent to c-ann, not {}", world.clients.frames("c-ann").len())
     };
     assert_eq!(result.as_str().map(str::len), Some(130_900));
     let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "r1"}});

@@ -466,8 +466,8 @@ async fn delivery_to_an_unreachable_subscriber_backs_off_and_eventually_succeeds
     for _ in 0..60 {
         deliveries += scene.sweep_slowly().await.undelivered;
     }
-    // The sweeper waits 30 s before its first delivery, then 60 s, 120 s, 240 s, 480 s and 960 s, and then 15 minutes
-    // before each later delivery.
+    // The sweeper delivers 30 s, 60 s, 120 s, 240 s, 480 s and 960 s after the terminal write, and then every
+    // 15 minutes.
     assert_eq!(deliveries, 8);
     scene.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 0);
     for _ in 0..16 {
@@ -517,7 +517,7 @@ async fn assert_handled_once(scene: &Scene, max_letters: usize) {
     {
         let request = request(id).await;
         assert_eq!((request.status, request.subscribers), (status, vec![]), "{id}");
-        assert_eq!(scene.timer_at(id).await, None, "{id}");
+        assert_eq!(scene.timer_at(id).await, None, "{id} has no timer");
         let frames = scene.frames_of(id);
         assert!(
             frames.windows(2).all(|pair| pair[0] == pair[1]),
@@ -669,7 +669,7 @@ async fn all_due_items_are_handled_although_the_store_throttles() {
     let throttle = scene.world.faults.add(Fault::throttle(Call::dynamodb("UpdateItem")).times(90));
     let swept = scene.sweep().await;
     assert_eq!(throttle.hits(), 90);
-    assert!(swept.failed > 0, "{swept:?}");
+    assert!(swept.failed > 0, "throttled writes are counted as failed: {swept:?}");
     assert_eq!(swept.nudged, 100);
     for n in 0..100 {
         assert_eq!(scene.nudges(&format!("r{n}")).await, 1);

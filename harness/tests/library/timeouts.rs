@@ -133,10 +133,10 @@ async fn handler_that_ignores_the_stop_signal_is_dropped_in_time_to_write_the_re
         assert_eq!(
             began.elapsed().as_secs(),
             dropped_after,
-            "seconds until the handler is dropped with {settings}"
+            "the handler is dropped after {dropped_after} s with {settings}"
         );
         assert_eq!(dropped.get(), 1, "the handler's future is dropped with {settings}");
-        assert_eq!(bench.status("r1").await, Status::Retrying, "status with {settings}");
+        assert_eq!(bench.status("r1").await, Status::Retrying, "the request is retried with {settings}");
     }
 }
 

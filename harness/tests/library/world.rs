@@ -62,8 +62,8 @@ impl Clients {
         self.fail_times(id, kind, u32::MAX);
     }
 
-    /// Makes the next `times` sends to the connection `id` fail with `kind`. If `times`
-    /// is zero, later sends to this connection no longer fail.
+    /// Makes the next `times` sends to the connection `id` fail with `kind`. After a call with zero,
+    /// sends to this connection no longer fail.
     pub(crate) fn fail_times(&self, id: &str, kind: SendErrorKind, times: u32) {
         self.failing.lock().unwrap().insert(id.into(), (kind, times));
     }
