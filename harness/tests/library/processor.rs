@@ -54,8 +54,8 @@ struct Slow {
     stopped: Arc<AtomicUsize>,
 }
 
-/// Guard that adds one to its counter when the guard is dropped. A run that returns `Ok` passes its guard to
-/// [`std::mem::forget`], so that the run is not counted.
+/// Guard that adds one to its counter when the guard is dropped. A run that returns `Ok` forgets its guard
+/// (`mem::forget`), so that the run is not counted.
 struct CountedIfStopped(Arc<AtomicUsize>);
 
 impl Drop for CountedIfStopped {
@@ -317,7 +317,8 @@ async fn cancel_stops_a_handler_that_reports_progress_soon_after_its_next_stored
     let bench = Bench::new(Work::Report(100, Duration::from_millis(400))).await;
     bench.queue("r1").await;
     let delay = cancel_after(&bench, Duration::from_millis(2_050)).await;
-    // The attempt reads the cancel flag when it next stores a report. The handler's following report then fails.
+    // The attempt reads the cancel flag when it next stores a report. The handler's next call of
+    // `report` then fails.
     assert!(delay <= Duration::from_millis(1_500), "{delay:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
 
@@ -580,7 +581,8 @@ async fn subscriber_added_after_completion_keeps_the_request_in_the_timer_index(
     assert!(!bench.world.item("r1").await.contains_key("timer_at"));
 }
 
-/// Handler that reports progress in a loop without an await, until three frames were sent to the clients.
+/// Handler that reports progress in a loop that never awaits. The loop ends when three frames have been sent to
+/// clients.
 struct Spins(Clients);
 
 impl Handler for Spins {

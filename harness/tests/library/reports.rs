@@ -62,7 +62,8 @@ async fn last_progress_report_of_a_failed_attempt_is_pushed_and_stored_before_th
     assert_eq!((request.status, request.progress.percentage), (Status::Retrying, 99.0));
     assert!(matches!(bench.frames().last(), Some(Frame::Progress { percentage: 99.0, .. })));
 
-    // The second attempt also begins with the report of 1 %. Its sequence numbers are higher than the first's.
+    // The second attempt also begins with the report of 1 %. Its sequence numbers are higher than those of
+    // the first attempt.
     bench.run_until_terminal("r1").await;
     assert_in_order(&bench.frames());
     assert!(bench.frames().iter().filter(|frame| is_progress(frame, 1.0)).count() == 2);

@@ -101,8 +101,7 @@ fn connection(id: &str, user: &str) -> Connection {
     }
 }
 
-/// Returns the last progress report of the attempt with the epoch `epoch`: 50 %, stored `seconds` seconds after the
-/// start of the test's time.
+/// Returns the last progress report of the attempt with the epoch `epoch`: 50 %, at the time `at(seconds)`.
 fn half(epoch: u64, seconds: u64) -> LastReport {
     let progress = Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() };
     LastReport { progress, ..last(epoch, seconds) }

@@ -245,7 +245,8 @@ impl Scene {
             .collect()
     }
 
-    /// Returns the number of the sweeper's nudges of the request `id` (writes that repeat its stream record).
+    /// Returns the number of times that the sweeper has nudged the request `id`. A nudge is a write that puts the
+    /// request into the stream again.
     async fn nudges(&self, id: &str) -> u64 {
         let item = self.world.item(id).await;
         item.get("nudges").map_or(0, |nudges| nudges.as_n().unwrap().parse().unwrap())
