@@ -234,7 +234,7 @@ async fn wrapped_refusal_is_logged_with_its_source_but_sent_to_the_client_withou
 }
 
 #[tokio::test(start_paused = true)]
-async fn metrics_name_the_clients_action_and_layers_cannot_rename_built_in_actions() {
+async fn metrics_ignore_action_renames_by_layers_and_built_in_actions_cannot_be_renamed() {
     async fn rename(mut call: Call, next: Next) -> Result<Reply, BoxError> {
         if let Some(to) = call.context.metadata.get("to") {
             call.context.action.clone_from(to);

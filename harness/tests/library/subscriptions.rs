@@ -385,7 +385,7 @@ async fn connection_that_subscribes_twice_receives_each_frame_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscribe_to_an_expired_request_is_not_found() {
+async fn subscribe_to_a_request_past_its_ttl_is_answered_with_not_found() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     world.process().await;
