@@ -27,10 +27,10 @@ async fn echo(message: Value) -> Result<Value, HandlerError> {
     Ok(message)
 }
 
-/// Handler that sleeps for the number of seconds in its payload, and estimates that duration.
-struct Takes;
+/// Handler whose payload is a number of seconds, which is both its estimated duration and the time it sleeps.
+struct Sleeper;
 
-impl Handler for Takes {
+impl Handler for Sleeper {
     type Input = u64;
     type Output = u64;
 
@@ -48,13 +48,14 @@ impl Handler for Takes {
     }
 }
 
-fn takes() -> App {
+fn sleeper_app() -> App {
     let mut app = App::new();
-    app.handle("takes", Takes).unwrap();
+    app.handle("takes", Sleeper).unwrap();
     app
 }
 
-/// Steps that a call has taken, in order. A static, because `Steps::deserialize` cannot reach any other list.
+/// Names of the steps that the calls have taken, in order. The list is a static, because a test cannot pass a list
+/// to `Steps::deserialize`.
 static STEPS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn step(name: impl Into<String>) {
@@ -80,7 +81,7 @@ fn traced(name: &'static str) -> streamer::middleware::FromFn<impl Fn(Call, Next
 
 type Traced = std::pin::Pin<Box<dyn Future<Output = Result<Reply, BoxError>> + Send>>;
 
-/// Payload that records a step when it is deserialized: an estimated duration in seconds.
+/// Payload of [`EachStep`]: an estimated duration, in seconds. Its deserialization records the step `read`.
 struct Steps(Duration);
 
 impl<'de> Deserialize<'de> for Steps {
@@ -169,7 +170,7 @@ async fn error_kind_of_a_failed_layer_decides_the_error_code_that_the_client_rec
             CallError::refused(body)
         };
         let fault = call.context.metadata["fail"].as_str();
-        // "within": the error that decides the answer is the source of another error.
+        // In a fault whose name ends in "within", the error that decides the answer is wrapped in an outer error.
         Err(match fault {
             "refuse" => closed().with_source("the door is locked").into(),
             "refuse within" => Wrapped(closed().into()).into(),
@@ -192,7 +193,7 @@ async fn error_kind_of_a_failed_layer_decides_the_error_code_that_the_client_rec
     let after = world.ask("echo", "r2", json!(1)).await;
     assert!(
         matches!(after, Frame::Response { success: true, .. }),
-        "a call after the panicked call succeeds: {after:?}"
+        "a call succeeds after a layer has panicked in an earlier call: {after:?}"
     );
     assert_snapshot!(answers.join("\n\n"));
 }
@@ -228,12 +229,12 @@ async fn wrapped_refusal_is_logged_with_its_source_but_sent_to_the_client_withou
     let answers =
         [world.ask("failing", "r1", json!("broken")).await, world.ask("failing", "r1", json!(1)).await];
     drop(logging);
-    assert_eq!(answers[0], answers[1], "the client does not see the source error");
+    assert_eq!(answers[0], answers[1], "the error's source does not change the answer to the client");
     assert_snapshot!(lines.taken(), @r#"{"level":"WARN","message":"request failed in the router","request_id":"r1","error":"CLOSED: We are closed: while billing: CLOSED: We are closed: the door is locked","target":"streamer::router"}"#);
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_are_measured_by_original_action_and_layers_cannot_rename_built_in_actions() {
+async fn metrics_ignore_action_renames_by_layers_and_built_in_actions_cannot_be_renamed() {
     async fn rename(mut call: Call, next: Next) -> Result<Reply, BoxError> {
         if let Some(to) = call.context.metadata.get("to") {
             call.context.action.clone_from(to);
@@ -242,7 +243,7 @@ async fn calls_are_measured_by_original_action_and_layers_cannot_rename_built_in
     }
 
     let (lines, metrics) = (Lines::default(), Lines::default());
-    let mut app = takes();
+    let mut app = sleeper_app();
     app.handle("echo", echo).unwrap().fallback(echo).unwrap();
     app.layer(Metrics::to(Arc::new(metrics.clone()), Arc::new(FixedClock))).layer(from_fn(rename));
     let world = World::new(app).await;
@@ -265,7 +266,7 @@ async fn calls_are_measured_by_original_action_and_layers_cannot_rename_built_in
         } else if let Frame::Response { data: Some(data), .. } = answer {
             data.to_string()
         } else {
-            panic!("a quick request is answered with an error or a response: {answer:?}")
+            panic!("each call is answered with an error or with a response that has data: {answer:?}")
         };
         let measured: Value = serde_json::from_str(&metrics.taken()).unwrap();
         let measured = measured["Action"].as_str().unwrap().to_owned();
@@ -283,7 +284,7 @@ async fn calls_are_measured_by_original_action_and_layers_cannot_rename_built_in
     fly → ping: PROCESSING_FAILED, measured as fallback
     "#);
     let logged = lines.taken();
-    assert_eq!(logged.lines().count(), 3, "{logged}");
+    assert_eq!(logged.lines().count(), 3, "each refused rename is logged once: {logged}");
     assert!(
         logged.contains("a layer renamed ping to echo; built-in actions cannot be renamed or replaced"),
         "{logged}"
@@ -291,17 +292,19 @@ async fn calls_are_measured_by_original_action_and_layers_cannot_rename_built_in
 }
 
 #[tokio::test(start_paused = true)]
-async fn layer_that_refuses_a_queued_request_makes_the_request_failed_and_sends_its_error() {
+async fn layer_that_refuses_a_queued_request_fails_the_request_with_the_layers_error() {
     let refuse = async |_: Call, _: Next| -> Result<Reply, BoxError> {
         Err(CallError::refused(ErrorBody::new("CLOSED".into(), "We are closed")).into())
     };
-    let mut app = takes();
+    let mut app = sleeper_app();
     app.layer(when_processing(from_fn(refuse)));
     let world = World::new(app).await;
     assert!(matches!(world.ask("takes", "r1", json!(1)).await, Frame::Response { success: true, .. }));
     world.ask("takes", "r2", json!(60)).await;
     world.process().await;
-    let Some(Ending::Failed(stored)) = world.request("r2").await.ending else { panic!("r2 is refused") };
+    let Some(Ending::Failed(stored)) = world.request("r2").await.ending else {
+        panic!("r2 is stored as FAILED")
+    };
     assert_eq!((stored.code.as_str(), stored.message.as_str()), ("CLOSED", "We are closed"));
     let frames = world.clients.frames("c-ann");
     assert!(matches!(&frames[..], [Frame::Error { error, .. }] if *error == stored), "{frames:?}");
@@ -323,7 +326,7 @@ async fn layer_can_answer_a_call_queue_a_call_or_change_its_action_and_payload()
         }
     }
 
-    let mut app = takes();
+    let mut app = sleeper_app();
     app.handle("echo", echo).unwrap().layer(from_fn(first));
     let world = World::new(app).await;
     let mut answers = Vec::new();
@@ -332,17 +335,21 @@ async fn layer_can_answer_a_call_queue_a_call_or_change_its_action_and_payload()
         answers.push(format!("{command}\n← {}", world.say("c-ann", body).await));
     }
     assert_snapshot!(answers.join("\n\n"));
-    assert_eq!(world.request("r2").await.payload, json!(1), "r2 is queued with its own payload");
+    assert_eq!(
+        world.request("r2").await.payload,
+        json!(1),
+        "r2 is queued with the payload that the client sent"
+    );
     world.process().await;
     assert_eq!(world.request("r2").await.ending, Some(Ending::Completed(json!(1))));
     let Some(Ending::Failed(error)) = world.request("r3").await.ending else {
-        panic!("a layer cannot queue r3 a second time")
+        panic!("r3 fails, because a layer cannot queue a request again when it runs")
     };
     assert_eq!(error.code, ErrorCode::ProcessingFailed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn permission_is_checked_before_the_payload_is_parsed_and_not_again_at_processing() {
+async fn permission_is_checked_before_payload_parsing_but_not_when_the_queued_request_runs() {
     struct Deletes;
 
     impl Handler for Deletes {
@@ -381,7 +388,7 @@ async fn permission_is_checked_before_the_payload_is_parsed_and_not_again_at_pro
     {"type":"error","request_id":"r1","error":{"code":"FORBIDDEN","message":"The permission \"audit\" is required","details":{"permission":"audit"}},"timestamp":1700000000}
     "#);
 
-    // When the queued request runs, the connection and its permissions no longer exist. The request completes.
+    // The queued request completes although its connection, which held the permission, no longer exists.
     world.say("c-bob", json!({"action": "delete", "id": "r2", "payload": 60})).await;
     world.disconnect("c-bob").await;
     world.process().await;
@@ -390,27 +397,31 @@ async fn permission_is_checked_before_the_payload_is_parsed_and_not_again_at_pro
 
 #[tokio::test(start_paused = true)]
 async fn tower_timeout_layers_limit_quick_and_queued_requests_separately() {
-    let mut app = takes();
+    let mut app = sleeper_app();
     app.layer(when_routing(TimeoutLayer::new(Duration::from_secs(2))));
     app.layer(when_processing(TimeoutLayer::new(Duration::from_secs(30))));
     let world = World::new(app).await;
     assert!(matches!(world.ask("takes", "r1", json!(1)).await, Frame::Response { success: true, .. }));
-    let Frame::Error { error, .. } = world.ask("takes", "r2", json!(3)).await else { panic!("r2 times out") };
+    let Frame::Error { error, .. } = world.ask("takes", "r2", json!(3)).await else {
+        panic!("r2 is answered with an error, because it times out")
+    };
     assert_eq!(error.code, ErrorCode::Timeout);
     world.ask("takes", "r3", json!(29)).await;
     world.ask("takes", "r4", json!(31)).await;
     world.process().await;
     assert_eq!(world.request("r3").await.status, Status::Completed);
-    let Some(Ending::Failed(error)) = world.request("r4").await.ending else { panic!("r4 times out") };
+    let Some(Ending::Failed(error)) = world.request("r4").await.ending else {
+        panic!("r4 is stored as FAILED, because it times out")
+    };
     assert_eq!(error.code, ErrorCode::Timeout);
 }
 
 #[tokio::test(start_paused = true)]
 async fn concurrency_limit_layer_spans_all_actions_and_load_shed_layer_refuses_excess_calls() {
-    // The custom layer between the two tower layers must pass on that the concurrency limit is not ready.
-    // Otherwise the load-shed layer would never refuse a call.
-    let mut app = takes();
-    app.handle("takes_too", Takes).unwrap();
+    // The load-shed layer refuses a call if the service below is not ready. The custom layer `between` must
+    // therefore report that it is not ready whenever the concurrency-limit layer is not ready.
+    let mut app = sleeper_app();
+    app.handle("takes_too", Sleeper).unwrap();
     let between = from_fn(async |call: Call, next: Next| next.run(call).await);
     app.layer(ConcurrencyLimitLayer::new(2)).layer(between).layer(when_routing(LoadShedLayer::new()));
     // `Logging` is the outermost layer, so that calls refused by the load-shed layer are logged too.
@@ -432,7 +443,7 @@ async fn concurrency_limit_layer_spans_all_actions_and_load_shed_layer_refuses_e
         "a call after the burst succeeds"
     );
 
-    // The load-shed layer applies to routing only. At the processor, calls above the limit wait.
+    // The load-shed layer applies to the router only. In the processor, calls above the concurrency limit wait.
     for id in ["q1", "q2", "q3"] {
         world.ask("takes", id, json!(10)).await;
     }
@@ -447,7 +458,7 @@ async fn concurrency_limit_layer_spans_all_actions_and_load_shed_layer_refuses_e
 #[tokio::test(start_paused = true)]
 async fn call_that_waits_for_the_concurrency_limit_or_is_abandoned_is_logged_and_measured() {
     let (lines, metrics) = (Lines::default(), Lines::default());
-    let mut app = takes();
+    let mut app = sleeper_app();
     app.layer(ConcurrencyLimitLayer::new(1)).layer(Logging);
     app.layer(Metrics::to(Arc::new(metrics.clone()), Arc::new(FixedClock)));
     let mut world = World::new(app).await;
@@ -523,7 +534,7 @@ async fn fallback_handler_answers_actions_without_a_handler_but_not_built_in_act
         Ok(format!("{} is for another service", context.action))
     }
 
-    let mut app = takes();
+    let mut app = sleeper_app();
     app.fallback(relay).unwrap();
     let world = World::new(app).await;
     let answer = world.say("c-ann", r#"{"action":"fly","id":"r1"}"#).await;
@@ -567,7 +578,7 @@ async fn ping_passes_the_apps_layers_and_is_answered_while_a_handler_blocks_its_
 
 #[tokio::test]
 async fn handler_that_blocks_its_thread_past_its_timeout_delays_no_later_request() {
-    // The two `hold` calls block at the barrier until the test's own thread reaches the barrier.
+    // The two `hold` calls block their threads at the barrier until the test's own thread reaches the barrier.
     let released = Arc::new(std::sync::Barrier::new(3));
     let held = Arc::clone(&released);
     let mut app = App::new();
@@ -586,8 +597,8 @@ async fn handler_that_blocks_its_thread_past_its_timeout_delays_no_later_request
     };
     let lines = Lines::default();
     let logging = lines.collect(tracing::Level::ERROR);
-    // The first call blocks the runtime that the router was given. The second call blocks the runtime by which
-    // the router has replaced the first.
+    // The first `hold` call blocks the handler runtime that the test passed to the router. The router then creates
+    // a new handler runtime, which the second `hold` call blocks.
     for stuck in 1..=2 {
         let answer = say("c-ann", r#"{"action":"hold","id":"r1"}"#).await;
         assert!(answer.contains("TIMEOUT"), "{answer}");
@@ -604,7 +615,7 @@ async fn handler_that_blocks_its_thread_past_its_timeout_delays_no_later_request
     handlers.shutdown_background();
 }
 
-/// Collects log lines and metric lines.
+/// Buffer that collects log lines and metric lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -635,7 +646,7 @@ impl Lines {
         tracing::subscriber::set_default(subscriber)
     }
 
-    /// Returns the collected lines and removes them.
+    /// Removes the collected lines from the buffer and returns them.
     fn taken(&self) -> String {
         String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
     }
@@ -653,7 +664,7 @@ impl std::fmt::Debug for Lines {
     }
 }
 
-/// Clock that always shows the same time.
+/// Clock that always returns the same time, 1,700,000,000 Unix seconds.
 #[derive(Debug)]
 struct FixedClock;
 
@@ -663,7 +674,7 @@ impl Clock for FixedClock {
     }
 }
 
-/// Sends `app` one message for each kind of outcome, then processes the queued request.
+/// Sends one message to `app` for each kind of outcome of a call, and then processes the request that was queued.
 async fn make_calls_with_every_outcome(mut app: App) {
     async fn decline(_: Value) -> Result<(), HandlerError> {
         Err(HandlerError::failure("CARD_DECLINED", "The card was declined"))
@@ -704,7 +715,7 @@ async fn make_calls_with_every_outcome(mut app: App) {
 async fn logging_layer_writes_one_line_for_each_call() {
     let lines = Lines::default();
     let logging = lines.collect(tracing::Level::INFO);
-    let mut app = takes();
+    let mut app = sleeper_app();
     app.layer(Logging);
     make_calls_with_every_outcome(app).await;
     drop(logging);
@@ -716,11 +727,11 @@ async fn logging_layer_writes_one_line_for_each_call() {
 #[tokio::test(start_paused = true)]
 async fn metrics_layer_writes_one_line_per_call_and_clients_cannot_choose_dimension_values() {
     let lines = Lines::default();
-    let mut app = takes();
+    let mut app = sleeper_app();
     app.layer(Metrics::to(Arc::new(lines.clone()), Arc::new(FixedClock)));
     make_calls_with_every_outcome(app).await;
     let lines = lines.taken();
-    // All lines share the text before `Action`. The snapshot shows it once.
+    // All lines have the same text before `Action`. The snapshot shows this text once.
     let (head, _) = lines.split_once(r#","Action":"#).unwrap();
     let rest: Vec<&str> = lines.lines().map(|line| line.strip_prefix(head).unwrap()).collect();
     assert_snapshot!(format!("{head}\n{}", rest.join("\n")));
@@ -733,7 +744,7 @@ async fn errors_that_a_client_can_cause_at_will_are_not_logged_at_info_or_above(
     }
 
     let lines = Lines::default();
-    let mut app = takes();
+    let mut app = sleeper_app();
     app.handle("decline", decline).unwrap();
     app.handle_with("audit", echo, RequirePermission::new("audit")).unwrap();
     let world = World::new(app).await;

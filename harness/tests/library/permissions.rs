@@ -1,5 +1,5 @@
-//! The IAM policies in the template grant each function exactly what the function uses: actions on tables and
-//! queues, invocations of the worker, and calls of the gateway's management API.
+//! Test that the template's IAM policies grant each function exactly the permissions that the function uses. The
+//! permissions cover tables, queues, invocations of the worker, and calls of the gateway's management API.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,11 +21,12 @@ use tokio::time::{advance, sleep};
 use crate::connections::{disconnect, ended};
 use crate::world::{RATE_LIMITS, World, message};
 
-/// Permissions, each an action and its resource: `PutItem RequestsTable`, `Query RequestsTable/timers`,
-/// `SendMessage DeadLetterQueue`, or `ManageConnections POST` for the management API.
+/// Set of IAM permissions. Each is an action and its resource, such as `PutItem RequestsTable` or
+/// `Query RequestsTable/timers`. For the management API, the HTTP method is the resource:
+/// `ManageConnections POST`.
 type Permissions = BTreeSet<String>;
 
-/// Logical ids of the template's resources that policies refer to.
+/// Logical ids of the resources to which the template's policies grant access.
 const RESOURCES: [&str; 6] = [
     "RequestsTable",
     "ConnectionsTable",
@@ -35,11 +36,11 @@ const RESOURCES: [&str; 6] = [
     "StreamFailureQueue",
 ];
 
-/// Returns the permissions that the template's policies grant to `function`, a logical id.
+/// Returns the permissions that the template grants to the function with the logical id `function`.
 fn permitted(function: &str) -> Permissions {
     let template = include_str!("../../../lambdas/template.yaml");
     let (_, rest) = template.split_once(&format!("\n  {function}:\n")).unwrap();
-    // The function's resource ends at the next line with the indentation of a resource.
+    // The function's section of the template ends before the next line that is indented by only two spaces.
     let end = rest.match_indices("\n  ").map(|(at, _)| at).find(|at| !rest[at + 3..].starts_with([' ', '#']));
     let mut permitted = Permissions::new();
     let mut actions = Vec::new();
@@ -66,8 +67,8 @@ fn word(text: &str) -> &str {
     text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default()
 }
 
-/// Returns the permissions that `calls` need. IAM checks a transaction's writes one by one, and the
-/// transactions in this test are made of puts: `TransactWriteItems` therefore needs `PutItem`.
+/// Returns the permissions that `calls` need. IAM checks each write of a transaction separately. All transactions
+/// in this test consist of puts, so `TransactWriteItems` needs `PutItem`.
 fn needed(calls: &Calls) -> Permissions {
     let mut needed = Permissions::new();
     for call in calls.iter() {
@@ -82,16 +83,17 @@ fn needed(calls: &Calls) -> Permissions {
     needed
 }
 
-/// Handler whose checkpoint and result are too large for the request's item, and that fails if its payload
-/// says so.
+/// Handler whose checkpoint and result are too large for the request's item. If the payload's field `fails` is
+/// true, the handler fails instead of returning the result.
 struct Large;
 
-/// Payload of [`Large`].
+/// Payload of a request for the handler [`Large`].
 #[derive(Deserialize)]
 struct Order {
-    /// Whether the worker, not the processor, runs the request.
+    /// True if the handler estimates a duration so long that the worker runs the request. If false, the processor
+    /// runs the request.
     is_long: bool,
-    /// Whether the handler fails after its checkpoint.
+    /// True if the handler fails after it has saved its checkpoint.
     fails: bool,
 }
 
@@ -113,26 +115,26 @@ impl Handler for Large {
 }
 
 /// Counts of the calls that the functions have made to services other than DynamoDB.
-struct OtherCalls {
-    /// Number of frames that were pushed to ann's connection.
+struct NonDynamoCalls {
+    /// Number of frames that the functions have pushed to ann's connection.
     frames: usize,
-    /// Number of dead letters that were sent.
+    /// Number of dead letters that the functions have sent to the dead-letter queue.
     letters: usize,
-    /// Number of requests that were dispatched to the worker.
+    /// Number of requests that the functions have dispatched to the worker.
     dispatched: usize,
 }
 
-impl OtherCalls {
-    /// Counts the calls in `world` until now.
+impl NonDynamoCalls {
+    /// Counts the calls to services other than DynamoDB that the functions of `world` have made so far.
     fn of(world: &World) -> Self {
         let frames = world.clients.frames("c-ann").len();
         Self { frames, letters: world.letters.sent().len(), dispatched: world.dispatched.keys().len() }
     }
 
-    /// Returns the permissions that the calls since `before` needed.
+    /// Returns the permissions that the calls counted in `self`, but not yet in `before`, needed.
     fn needed_since(&self, before: &Self) -> Permissions {
         let calls = [
-            // A push is a POST. No function makes another call to the management API.
+            // The functions call the management API only to push frames, and each push is a POST.
             (self.frames > before.frames, "ManageConnections POST"),
             (self.letters > before.letters, "SendMessage DeadLetterQueue"),
             (self.dispatched > before.dispatched, "InvokeFunction WorkerFunction"),
@@ -165,10 +167,10 @@ async fn template_grants_each_function_exactly_the_permissions_that_the_function
         .collect::<std::collections::HashMap<_, _>>()
         .into();
     let answer = connect.answer(&event, world.now() + Duration::from_secs(10)).await;
-    assert_eq!(answer.status_code, 200);
+    assert_eq!(answer.status_code, 200, "the connect event is accepted");
     needed_by_function.push(("ConnectFunction", needed(&ledger.take())));
 
-    let mut before = OtherCalls::of(&world);
+    let mut before = NonDynamoCalls::of(&world);
     for (id, is_long, fails, filling) in [
         ("r1", false, false, 1),
         ("r2", false, true, 10_000),
@@ -185,7 +187,7 @@ async fn template_grants_each_function_exactly_the_permissions_that_the_function
     world.ask("cancel", "c", json!({"request_id": "r5"})).await;
     world.ask("ping", "p", json!({})).await;
     let mut record = |function: &'static str, world: &World, calls: &Calls| {
-        let now = OtherCalls::of(world);
+        let now = NonDynamoCalls::of(world);
         let mut needed = needed(calls);
         needed.extend(now.needed_since(&before));
         before = now;
@@ -201,7 +203,8 @@ async fn template_grants_each_function_exactly_the_permissions_that_the_function
     }
     record("WorkerFunction", &world, &ledger.take());
 
-    // The worker fails to push the terminal frame and to send the dead letter. The sweeper has to do both.
+    // The worker fails to push the terminal frame and to send the dead letter, so that the sweeper must push the
+    // frame and send the letter.
     world.ask("large", "r6", json!({"is_long": true, "fails": true})).await;
     world.clients.fail("c-ann", SendErrorKind::Unavailable);
     world.letters.fail_times(u32::MAX);
@@ -220,11 +223,11 @@ async fn template_grants_each_function_exactly_the_permissions_that_the_function
 
     for (function, mut needed) in needed_by_function {
         if function == "ProcessorFunction" {
-            // The event source mapping sends records that it stops retrying to this queue, with the
-            // function's role.
+            // The event source mapping uses the processor's role to send each record that it stops retrying to
+            // `StreamFailureQueue`.
             needed.insert("SendMessage StreamFailureQueue".to_owned());
         }
-        assert!(!needed.is_empty(), "the test makes {function} call a service");
+        assert!(!needed.is_empty(), "the test makes {function} call at least one service");
         assert_eq!(
             permitted(function),
             needed,

@@ -23,29 +23,30 @@ use crate::world::{Clients, World, batch, key, queue};
 /// Behavior of a [`Slow`] handler.
 #[derive(Clone, Copy, Debug)]
 enum Work {
-    /// Reports progress this many times, at this interval, and then returns the payload.
+    /// `Report(times, apart)`: reports progress `times` times, at intervals of `apart`, and returns the payload.
     Report(u32, Duration),
-    /// Sleeps for this long without a progress report, and then returns the payload.
+    /// `Silent(duration)`: sleeps for `duration` without a progress report, and returns the payload.
     Silent(Duration),
-    /// Reports 50 %, sleeps for this long, and then returns the payload.
+    /// `ReportThenSilent(duration)`: reports 50 %, sleeps for `duration`, and returns the payload.
     ReportThenSilent(Duration),
-    /// Fails with the code `CARD_DECLINED`.
+    /// Fails with the error code `CARD_DECLINED`.
     Fail,
-    /// Fails with an error whose code and message have these lengths.
+    /// Fails with an error whose code and message have the lengths in the fields.
     FailAtLength {
         /// Length of the error's code, in bytes.
         code: usize,
         /// Length of the error's message, in bytes.
         message: usize,
     },
+    /// Panics.
     Panic,
-    /// Returns a string of this many bytes.
+    /// `Large(bytes)`: returns a string of `bytes` bytes.
     Large(usize),
     /// Never returns.
     Hang,
 }
 
-/// Handler that counts its runs, and the runs that were dropped before they returned.
+/// Handler that counts the runs that start, and the runs that are dropped before they return `Ok`.
 #[derive(Clone, Debug)]
 struct Slow {
     work: Work,
@@ -53,7 +54,8 @@ struct Slow {
     stopped: Arc<AtomicUsize>,
 }
 
-/// Guard that adds one to the counter when it is dropped. A run that returns a result forgets its guard.
+/// Guard that adds one to its counter when the guard is dropped. A run that returns `Ok` forgets its guard
+/// (`mem::forget`), so that the run is not counted.
 struct CountedIfStopped(Arc<AtomicUsize>);
 
 impl Drop for CountedIfStopped {
@@ -107,7 +109,8 @@ impl Handler for Slow {
     }
 }
 
-/// World whose app has the actions `slow`, with a chosen [`Work`], and `other`, which takes a second.
+/// World whose app has two actions. The handler of `slow` does the [`Work`] that the test chooses. The handler of
+/// `other` sleeps for a second.
 struct Bench {
     world: World,
     started: Arc<AtomicUsize>,
@@ -130,22 +133,22 @@ impl Bench {
         assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
     }
 
-    /// Number of handler runs that were started.
+    /// Returns the number of handler runs that have started.
     fn started(&self) -> usize {
         self.started.load(Ordering::SeqCst)
     }
 
-    /// Number of handler runs that were dropped before they returned.
+    /// Returns the number of handler runs that were dropped before they returned `Ok`.
     fn stopped(&self) -> usize {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Frames that ann's connection was sent.
+    /// Returns the frames that were sent to ann's connection.
     fn frames(&self) -> Vec<Frame> {
         self.world.clients.frames("c-ann")
     }
 
-    /// Frames that ann's connection was sent, as JSON, one per line.
+    /// Returns the frames that were sent to ann's connection, as JSON, one per line.
     fn wire(&self) -> String {
         self.frames().iter().map(Frame::to_json).collect::<Vec<_>>().join("\n")
     }
@@ -156,7 +159,7 @@ fn seq(frame: &Frame) -> Seq {
         Frame::Progress { seq, .. } | Frame::Complete { seq, .. } => *seq,
         Frame::Error { seq, .. } => seq.unwrap(),
         Frame::Response { .. } | Frame::Acknowledgment { .. } => {
-            panic!("{frame:?} has no sequence number")
+            panic!("each frame of a queued request has a sequence number: {frame:?}")
         }
     }
 }
@@ -183,8 +186,11 @@ async fn queued_request_is_run_and_its_progress_and_result_are_pushed_and_stored
     assert_eq!(request.seq, seq(frames.last().unwrap()));
     assert_eq!(request.subscribers, [], "the terminal frame is delivered to every subscriber");
     let item = bench.world.item("r1").await;
-    assert!(item.contains_key("ttl"));
-    assert!(!item.contains_key("timer_at") && !item.contains_key("timer_shard"), "no timer is left");
+    assert!(item.contains_key("ttl"), "a terminal request has a TTL");
+    assert!(
+        !item.contains_key("timer_at") && !item.contains_key("timer_shard"),
+        "a delivered terminal request has no timer"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,7 +201,11 @@ async fn stream_record_processed_twice_runs_its_request_once() {
     let deadline = bench.world.now() + Duration::from_mins(15);
     assert_eq!(bench.world.processor().process(batch(duplicated), deadline).await.batch_item_failures, []);
     let (item, frames) = (bench.world.item("r1").await, bench.frames());
-    assert_eq!(bench.world.process().await.batch_item_failures, [], "a repeated record counts as processed");
+    assert_eq!(
+        bench.world.process().await.batch_item_failures,
+        [],
+        "a record that is processed again is reported as processed"
+    );
     assert_eq!(bench.world.item("r1").await, item);
     assert_eq!(bench.frames(), frames);
     assert_eq!(bench.started(), 1);
@@ -242,7 +252,7 @@ async fn queued_request_fails_as_unknown_action_if_the_app_no_longer_has_its_han
     let bench = Bench::new(Work::Fail).await;
     bench.queue("r1").await;
     let empty = World::new(App::new()).await;
-    // The same database, processed by an app without a handler for the action.
+    // A later version of the app, without a handler for `slow`, processes the queue of the earlier version.
     let later_version = World { db: bench.world.db.clone(), clients: bench.world.clients.clone(), ..empty };
     later_version.process().await;
     let Some(Ending::Failed(error)) = bench.world.request("r1").await.ending else { panic!() };
@@ -258,7 +268,7 @@ async fn handler_that_outlasts_its_invocation_is_stopped_in_time_to_send_a_timeo
     assert_eq!(
         began.elapsed().as_secs(),
         295,
-        "stop is signaled 10 s before the invocation's deadline; the handler is dropped 5 s later"
+        "the handler receives the stop signal 10 s before the invocation's deadline and is dropped 5 s later"
     );
     tokio::task::yield_now().await;
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
@@ -276,16 +286,20 @@ async fn attempt_that_loses_its_lease_stops_without_a_write_or_a_terminal_frame(
     };
     let (response, (frames, item)) = tokio::join!(bench.world.process(), takes_over);
     assert_eq!(response.batch_item_failures, []);
-    // The attempt learns of the lost lease from its next stored report, at most a second later.
-    assert!(bench.frames().len() <= frames + 10, "{} frames after {frames}", bench.frames().len());
+    // The attempt detects that it lost the lease when it next stores a report, at most a second later.
+    assert!(
+        bench.frames().len() <= frames + 10,
+        "at most ten frames are pushed after the lease is lost, not {}",
+        bench.frames().len() - frames
+    );
     assert!(!bench.frames().iter().any(Frame::is_terminal));
     assert_eq!(bench.world.item("r1").await, item, "a fenced attempt changes nothing");
     tokio::task::yield_now().await;
     assert_eq!(bench.stopped(), 1);
 }
 
-/// Processes r1 and cancels the request when it has run for `running`. Returns the time from the cancel to
-/// the end of the processor's invocation.
+/// Runs the processor, and cancels the request `r1` after `running`. Returns the time from the cancel to the end of
+/// the processor's invocation.
 async fn cancel_after(bench: &Bench, running: Duration) -> Duration {
     let cancels = async {
         sleep(running).await;
@@ -299,11 +313,12 @@ async fn cancel_after(bench: &Bench, running: Duration) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_stops_a_reporting_handler_soon_after_its_next_stored_report() {
+async fn cancel_stops_a_handler_that_reports_progress_soon_after_its_next_stored_report() {
     let bench = Bench::new(Work::Report(100, Duration::from_millis(400))).await;
     bench.queue("r1").await;
     let delay = cancel_after(&bench, Duration::from_millis(2_050)).await;
-    // The attempt sees the cancel at its next stored report. The handler sees the cancel at its next report.
+    // The attempt reads the cancel flag when it next stores a report. The handler's next call of
+    // `report` then fails.
     assert!(delay <= Duration::from_millis(1_500), "{delay:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
 
@@ -313,7 +328,7 @@ async fn cancel_stops_a_reporting_handler_soon_after_its_next_stored_report() {
     let item = bench.world.item("r1").await;
     assert!(
         item.contains_key("ttl") && !item.contains_key("timer_at"),
-        "the item expires and no timer is left"
+        "a cancelled and delivered request has a TTL and no timer"
     );
     let frames = bench.frames();
     assert!(frames.windows(2).all(|pair| seq(&pair[0]) < seq(&pair[1])));
@@ -324,11 +339,11 @@ async fn cancel_stops_a_reporting_handler_soon_after_its_next_stored_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_stops_a_silent_handler_soon_after_its_next_lease_renewal() {
+async fn cancel_stops_a_handler_without_reports_soon_after_its_next_lease_renewal() {
     let bench = Bench::new(Work::Silent(Duration::from_mins(10))).await;
     bench.queue("r1").await;
     let delay = cancel_after(&bench, Duration::from_secs(25)).await;
-    // The attempt sees the cancel at the lease renewal after 40 s. The handler ignores the
+    // The attempt reads the cancel flag when it renews its lease, 40 s after the claim. The handler ignores the
     // stop signal and is dropped five seconds later.
     assert!(delay <= Duration::from_secs(21), "{delay:?}");
     assert_eq!((bench.started(), bench.stopped()), (1, 1));
@@ -337,7 +352,7 @@ async fn cancel_stops_a_silent_handler_soon_after_its_next_lease_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_that_completes_before_its_attempt_sees_the_cancel_stays_completed() {
+async fn request_that_completes_before_its_attempt_reads_the_cancel_flag_stays_completed() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(10))).await;
     bench.queue("r1").await;
     cancel_after(&bench, Duration::from_secs(9)).await;
@@ -374,7 +389,7 @@ async fn cancelled_attempt_that_lost_its_lease_writes_nothing_and_sends_no_termi
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_of_a_silent_handler_is_renewed_every_20_seconds() {
+async fn lease_is_renewed_every_20_seconds_while_a_handler_reports_no_progress() {
     let bench = Bench::new(Work::Silent(Duration::from_mins(5))).await;
     bench.queue("r1").await;
     let began = bench.world.now();
@@ -382,36 +397,51 @@ async fn lease_of_a_silent_handler_is_renewed_every_20_seconds() {
         for minute in 0..5 {
             let lease = bench.world.request("r1").await.lease;
             let held = lease.is_none_or(|lease| lease.expires_at > bench.world.now());
-            assert!(held, "the lease is valid in minute {minute}");
+            assert!(held, "the attempt's lease is valid in minute {minute}");
             sleep(Duration::from_secs(59)).await;
         }
     };
     tokio::join!(bench.world.process(), watches);
     assert_eq!(bench.world.request("r1").await.status, Status::Completed);
     assert!(bench.world.now().since(began) >= Duration::from_mins(5));
-    // Four stream records come from the put, the claim, the terminal write and the delivery record. The rest
-    // are renewals, one every 20 s for 300 s, of which the last may coincide with the terminal write.
+    // Four stream records come from the write that queues the request, the claim, the terminal write and the write
+    // that records the delivery. Each other record comes from a lease renewal. The attempt renews every 20 s for
+    // 300 s, but the last renewal may coincide with the terminal write.
     let renewals = bench.world.records().len() - 4;
-    assert!((14..=15).contains(&renewals), "{renewals} renewals");
+    assert!(
+        (14..=15).contains(&renewals),
+        "the lease is renewed 14 or 15 times in 300 s, not {renewals} times"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_is_pushed_at_most_ten_times_and_stored_once_per_second() {
+async fn progress_is_pushed_at_most_ten_times_a_second_and_stored_once_a_second() {
     let bench = Bench::new(Work::Report(1_000, Duration::from_millis(10))).await;
     bench.queue("r1").await;
     bench.world.process().await;
     let frames = bench.frames();
     let (last, progress) = frames.split_last().unwrap();
     assert!(matches!(last, Frame::Complete { .. }));
-    assert!((90..=102).contains(&progress.len()), "{} frames in 10 s", progress.len());
+    assert!(
+        (90..=102).contains(&progress.len()),
+        "about 100 progress frames are pushed in 10 s, not {}",
+        progress.len()
+    );
     let times = bench.world.clients.times();
     let paced =
         times[..times.len() - 2].windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(100));
-    assert!(paced, "pushes are at least 100 ms apart, except the last report and the terminal frame");
+    assert!(
+        paced,
+        "pushes are at least 100 ms apart, except those of the last report and the terminal frame"
+    );
     let stored = bench.world.records().len() - 4;
-    assert!((9..=10).contains(&stored), "{stored} stored reports in 10 s");
+    assert!((9..=10).contains(&stored), "nine or ten reports are stored in 10 s, not {stored}");
     let Some(Frame::Progress { percentage, message, .. }) = progress.last() else { panic!() };
-    assert_eq!((*percentage, message.as_str()), (100.0, "Step 1000"), "the last report is pushed");
+    assert_eq!(
+        (*percentage, message.as_str()),
+        (100.0, "Step 1000"),
+        "the last progress frame has the last report"
+    );
     let percentages: Vec<f64> = progress
         .iter()
         .map(|frame| if let Frame::Progress { percentage, .. } = frame { *percentage } else { panic!() })
@@ -471,12 +501,12 @@ async fn hanging_subscriber_delays_no_other_subscriber() {
     bench.world.subscribe("r1", "c9").await;
     bench.world.process().await;
     let others = bench.world.clients.frames("c9");
-    assert!(others.len() >= 20, "{} frames in 2 s", others.len());
+    assert!(others.len() >= 20, "c9 is sent at least 20 frames in 2 s, not {}", others.len());
     assert!(matches!(others.last(), Some(Frame::Complete { .. })));
     assert_eq!(
         bench.world.request("r1").await.subscribers,
         ["c-ann".into()],
-        "the hanging subscriber is kept"
+        "the hanging subscriber remains in the subscriber list"
     );
 }
 
@@ -516,10 +546,15 @@ async fn failed_progress_push_is_repeated_at_the_next_lease_renewal() {
     };
     let (_, frames) = tokio::join!(bench.world.process(), watches);
     assert!(matches!(&frames[..], [Frame::Progress { percentage, .. }] if *percentage == 50.0), "{frames:?}");
-    assert_eq!(bench.frames().len(), 2, "the terminal frame follows the progress: {:?}", bench.frames());
+    assert_eq!(
+        bench.frames().len(),
+        2,
+        "the terminal frame follows the progress frame: {:?}",
+        bench.frames()
+    );
 }
 
-/// Returns the record of a delivery that reached `delivered`, and after which no known subscriber is left.
+/// Returns the [`Delivery`] for a terminal frame that was delivered to `delivered`, the only known subscribers.
 fn delivery(delivered: &[ConnectionId]) -> Delivery<'_> {
     Delivery { delivered, is_complete: true, is_dead_letter_sent: false, part_ttls_set: false }
 }
@@ -540,13 +575,14 @@ async fn subscriber_added_after_completion_keeps_the_request_in_the_timer_index(
     assert_eq!(
         bench.world.request("r1").await.subscribers,
         ["c9".into()],
-        "a record with an old epoch changes nothing"
+        "a delivery recorded with an old epoch changes nothing"
     );
     queue.record_delivery(&key("r1"), 1, delivery(&["c9".into()])).await.unwrap();
     assert!(!bench.world.item("r1").await.contains_key("timer_at"));
 }
 
-/// Handler that reports in a loop and never awaits, until the clients have been sent three frames.
+/// Handler that reports progress in a loop that never awaits. The loop ends when three frames have been sent to
+/// clients.
 struct Spins(Clients);
 
 impl Handler for Spins {
@@ -590,7 +626,7 @@ async fn progress_of_a_handler_that_never_awaits_is_still_pushed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn transient_store_failures_cost_an_attempt_neither_its_lease_nor_its_terminal_write() {
+async fn attempt_keeps_its_lease_and_completes_despite_transient_store_failures() {
     let bench = Bench::new(Work::Report(100, Duration::from_millis(100))).await;
     bench.queue("r1").await;
     let flaky = Flaky {
@@ -606,7 +642,7 @@ async fn transient_store_failures_cost_an_attempt_neither_its_lease_nor_its_term
     assert_eq!((flaky.progress.load(Ordering::SeqCst), flaky.ends.load(Ordering::SeqCst)), (0, 0));
     assert!(
         bench.frames().len() > 90,
-        "pushes continue while the store fails: {} frames in 10 s",
+        "more than 90 frames are pushed in 10 s although the store fails, not {}",
         bench.frames().len()
     );
 }
@@ -626,7 +662,7 @@ async fn failing_terminal_write_is_abandoned_before_the_invocation_ends() {
     let processor = bench.world.processor_with(flaky);
     assert_eq!(processor.process(batch(bench.world.pending()), deadline).await.batch_item_failures, []);
     assert!((59.0..60.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
-    assert_eq!(bench.frames(), [], "no terminal frame is pushed before the terminal write");
+    assert_eq!(bench.frames(), [], "no terminal frame is pushed if the terminal write fails");
 }
 
 #[tokio::test(start_paused = true)]
@@ -659,7 +695,7 @@ async fn unreadable_request_item_is_failed_and_its_record_is_not_retried() {
     assert_eq!(
         bench.world.process().await.batch_item_failures,
         [],
-        "the record succeeds when the stream delivers the record again"
+        "a second delivery of the stream record also succeeds"
     );
 }
 
@@ -700,13 +736,16 @@ async fn unanswered_claim_times_out_before_the_invocation_ends_and_its_record_is
     let deadline = bench.world.now() + Duration::from_secs(60);
     let processor = bench.world.processor_with(silent_queue());
     let response = processor.process(batch(bench.world.pending()), deadline).await;
-    assert_eq!(response.batch_item_failures.len(), 1, "the stream must deliver the record again");
+    assert_eq!(
+        response.batch_item_failures.len(),
+        1,
+        "the record is reported as failed, so that the stream delivers the record again"
+    );
     assert_eq!(started.elapsed().as_secs(), 50);
     assert_eq!(bench.started(), 0);
 }
 
-/// A failed read does not fail the request: the payload's part item still exists, and a later attempt may
-/// read the item.
+/// A failed read of the payload does not fail the request, because a later attempt may read the payload.
 #[tokio::test(start_paused = true)]
 async fn claimed_request_whose_payload_cannot_be_fetched_keeps_its_claim_until_lease_expiry() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(1))).await;
@@ -717,11 +756,14 @@ async fn claimed_request_whose_payload_cannot_be_fetched_keeps_its_claim_until_l
     assert_eq!(
         response.batch_item_failures,
         [],
-        "no retry of the record: the retry would find the request claimed"
+        "the record is not retried, because a retry could not claim the claimed request"
     );
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.attempt), (Status::Processing, 1));
-    assert!(bench.world.item("r1").await.contains_key("timer_at"), "the sweeper reclaims the request later");
+    assert!(
+        bench.world.item("r1").await.contains_key("timer_at"),
+        "the request stays in the timer index, so that the sweeper reclaims it"
+    );
     assert_eq!((bench.started(), bench.frames().len()), (0, 0));
 }
 
@@ -735,7 +777,9 @@ async fn error_too_large_for_a_frame_is_delivered_without_its_message() {
         bench.queue("r1").await;
         bench.world.process().await;
         let frames = bench.frames();
-        let [Frame::Error { error, .. }] = &frames[..] else { panic!("{} frames", frames.len()) };
+        let [Frame::Error { error, .. }] = &frames[..] else {
+            panic!("exactly one frame, an error, is pushed, not {} frames", frames.len())
+        };
         assert_eq!(error.code, code);
         assert_eq!(error.message, "The error's message and details are too large for a WebSocket frame");
     }
@@ -787,14 +831,14 @@ async fn only_stream_records_that_fail_before_their_claim_are_reported_for_retry
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_runs_ten_requests_concurrently() {
+async fn processor_runs_up_to_ten_requests_of_a_batch_concurrently() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(10))).await;
     for n in 0..25 {
         bench.queue(&format!("r{n}")).await;
     }
     let began = Instant::now();
     bench.world.process().await;
-    assert_eq!(began.elapsed().as_secs(), 30, "25 requests of 10 s, ten at a time");
+    assert_eq!(began.elapsed().as_secs(), 30, "25 requests of 10 s each run ten at a time");
     assert_eq!(bench.started(), 25);
 }
 

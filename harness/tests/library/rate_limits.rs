@@ -21,7 +21,7 @@ async fn echo(message: Value) -> Result<Value, HandlerError> {
     Ok(message)
 }
 
-/// Returns an app with the action `echo` behind `limit`.
+/// Returns an app that has the action `echo` and the rate limit `limit`, which applies to every action.
 fn limited(limit: RateLimit) -> App {
     let mut app = App::new();
     app.handle("echo", echo).unwrap().layer(limit);
@@ -31,7 +31,7 @@ fn limited(limit: RateLimit) -> App {
 /// Message that calls the action `echo`.
 const ECHO: &str = r#"{"action":"echo","id":"r1"}"#;
 
-/// Returns the router of a separate Lambda environment, whose shared rate limits are kept in `limits`.
+/// Returns the router of a separate Lambda environment, which keeps shared rate limits in the store `limits`.
 async fn environment(
     world: &World,
     app: App,
@@ -39,12 +39,12 @@ async fn environment(
 ) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
     let mut router = world.router_of(app);
     router.set_rate_limits(limits);
-    // Makes the router cache ann's identity. No handler has the action `fly`, so no layer sees the call.
+    // This message makes the router cache ann's identity. No layer runs, because the action `fly` has no handler.
     router.route(&message("c-ann", json!(r#"{"action":"fly","id":"f"}"#), false)).await;
     router
 }
 
-/// Sends the message [`ECHO`] over `connection` and returns the answer.
+/// Routes the message [`ECHO`] from `connection` through `router` and returns the answer.
 async fn say(
     router: &Router<DynamoConnectionStore, DynamoRequestQueue, Clients>,
     connection: &str,
@@ -52,7 +52,8 @@ async fn say(
     router.route(&message(connection, json!(ECHO), false)).await
 }
 
-/// Sends `calls` messages, in turn to each router, and returns how many are answered with success.
+/// Sends the message [`ECHO`] `calls` times over `connection`, to each router in turn. Returns the number of
+/// successful answers.
 async fn granted(
     routers: &[&Router<DynamoConnectionStore, DynamoRequestQueue, Clients>],
     connection: &str,
@@ -94,7 +95,7 @@ async fn rate_limit_per_user_spans_all_connections_of_the_user_but_not_other_ten
 }
 
 #[tokio::test(start_paused = true)]
-async fn built_in_actions_count_toward_the_rate_limit_and_refused_ones_make_no_call() {
+async fn built_in_actions_count_toward_the_rate_limit_and_refused_calls_skip_dynamodb() {
     let world = World::new(limited(RateLimit::per_user(Rate::per_minute(2)))).await;
     let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "r9"}});
     assert!(world.say("c-ann", &status).await.contains("NOT_FOUND"));
@@ -106,7 +107,7 @@ async fn built_in_actions_count_toward_the_rate_limit_and_refused_ones_make_no_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_request_is_not_counted_by_the_rate_limit_again_when_it_runs() {
+async fn rate_limit_counts_a_queued_request_once_when_queued_and_not_when_it_runs() {
     struct Slow;
 
     impl streamer::handler::Handler for Slow {
@@ -135,7 +136,7 @@ async fn queued_request_is_not_counted_by_the_rate_limit_again_when_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn environments_share_a_rate_limit_and_make_no_write_while_the_bucket_is_known_empty() {
+async fn environments_share_a_rate_limit_and_skip_dynamodb_while_they_know_the_bucket_is_empty() {
     let world = World::new(App::new()).await;
     let app = || limited(RateLimit::per_user(Rate::per_second(1).with_burst(5)).shared("messages"));
     let limits = || DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
@@ -146,14 +147,18 @@ async fn environments_share_a_rate_limit_and_make_no_write_while_the_bucket_is_k
     assert_snapshot!(ledger.take(), @"UpdateItem streamer-RateLimitsTable: 1 WCU");
     assert!(say(&one, "c-ann").await.contains("\"success\":true"));
     assert_snapshot!(ledger.take(), @"UpdateItem streamer-RateLimitsTable: 1 WCU");
-    // The other environment has not seen the bucket yet and assumes a full bucket. The first write therefore
-    // fails, and the second write uses the stored state.
+    // The second environment has not read the bucket yet and assumes that the bucket is full. Its first write
+    // therefore fails, and its second write uses the stored state.
     assert!(say(&other, "c-ann").await.contains("\"success\":true"));
     assert_snapshot!(ledger.take(), @r"
     UpdateItem streamer-RateLimitsTable: 1 WCU -> ConditionalCheckFailedException
     UpdateItem streamer-RateLimitsTable: 1 WCU
     ");
-    assert_eq!(granted(&[&one, &other], "c-ann", 10).await, 2, "five calls are granted in total");
+    assert_eq!(
+        granted(&[&one, &other], "c-ann", 10).await,
+        2,
+        "two more calls are granted after the first three, because the burst is five"
+    );
     let _ = ledger.take();
     assert_eq!(granted(&[&one, &other], "c-ann", 1_000).await, 0);
     assert_snapshot!(ledger.take(), @"no calls");
@@ -164,13 +169,13 @@ async fn environments_share_a_rate_limit_and_make_no_write_while_the_bucket_is_k
     assert_eq!(
         granted(&[&other, &one], "c-ann", 100).await,
         5,
-        "half an hour without a call adds no more than the burst"
+        "the bucket holds no more than the burst of five after half an hour without a call"
     );
     assert_eq!(granted(&[&one], "c-bob", 100).await, 5, "each user has a separate bucket");
 }
 
 #[tokio::test(start_paused = true)]
-async fn concurrent_rate_limit_takes_grant_no_more_tokens_than_the_bucket_holds() {
+async fn concurrent_calls_receive_no_more_tokens_than_the_rate_limit_bucket_contains() {
     let world = World::new(App::new()).await;
     let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
     let rate = Rate::per_minute(60).with_burst(7);
@@ -186,7 +191,7 @@ async fn concurrent_rate_limit_takes_grant_no_more_tokens_than_the_bucket_holds(
 }
 
 #[tokio::test(start_paused = true)]
-async fn stored_rate_limit_bucket_has_only_the_time_when_it_is_full_and_a_ttl() {
+async fn stored_rate_limit_bucket_consists_of_its_name_a_full_time_and_a_ttl() {
     let world = World::new(App::new()).await;
     let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
     let (rate, now) = (Rate::per_second(2).with_burst(10), Timestamp::from_millis(1_000_250));
@@ -203,14 +208,14 @@ async fn stored_rate_limit_bucket_has_only_the_time_when_it_is_full_and_a_ttl() 
     );
 }
 
-/// Rate-limit store whose calls all fail or hang.
+/// Rate-limit store on which every call fails or hangs.
 #[derive(Clone, Default)]
 struct Failing {
-    /// Whether calls never return.
+    /// True if calls of the store never return. If false, they fail.
     hangs: bool,
-    /// Whether calls fail as throttled. Otherwise they fail as unavailable.
+    /// True if calls of the store fail as throttled. If false, they fail as unavailable.
     throttles: bool,
-    /// The threads on which the store was called, in order.
+    /// Thread of each call of the store, in the order of the calls.
     called_on: Arc<Mutex<Vec<ThreadId>>>,
 }
 
@@ -226,7 +231,7 @@ impl RateLimits for Failing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shared_rate_limit_whose_table_fails_counts_locally_or_refuses_if_fail_closed() {
+async fn shared_rate_limit_with_a_failing_table_counts_locally_unless_it_is_fail_closed() {
     let world = World::new(App::new()).await;
     let limit = || RateLimit::per_user(Rate::per_minute(2)).shared("messages");
     for hangs in [false, true] {
@@ -240,7 +245,7 @@ async fn shared_rate_limit_whose_table_fails_counts_locally_or_refuses_if_fail_c
         assert_eq!(
             started.elapsed(),
             Duration::from_secs(u64::from(hangs)),
-            "the router waits a second for the table"
+            "the router waits a second for a hanging table and not at all for a failing table"
         );
     }
 }
@@ -269,7 +274,7 @@ async fn rate_limit_table_is_called_on_the_routers_runtime_not_the_handlers_runt
 }
 
 #[tokio::test(start_paused = true)]
-async fn shared_rate_limit_without_a_table_counts_locally_or_refuses_if_fail_closed() {
+async fn shared_rate_limit_without_a_table_counts_locally_unless_it_is_fail_closed() {
     let limit = RateLimit::per_user(Rate::per_minute(2)).shared("messages");
     let world = World::new(limited(limit.clone())).await;
     assert!(world.say("c-ann", ECHO).await.contains("\"success\":true"));

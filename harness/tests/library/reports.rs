@@ -1,5 +1,5 @@
-//! The last progress report of an attempt: pushed before the terminal frame, and stored with the attempt's
-//! last write.
+//! Tests of the last progress report of an attempt. The report is pushed before the terminal frame and stored with
+//! the attempt's last write.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::scripted::{Bench, assert_in_order};
 
-/// Reports 1 %, then 2 % to 99 % without a pause, faster than reports are pushed. Returns `result`.
+/// Reports 1 %, waits 20 ms, and reports 2 % to 99 % without a pause, faster than reports are pushed. Returns
+/// `result`.
 async fn reports(context: Context, result: Result<Value, HandlerError>) -> Result<Value, HandlerError> {
     context.progress.report(1.0, "Begun")?;
     sleep(Duration::from_millis(20)).await;
@@ -49,7 +50,8 @@ async fn last_progress_report_is_pushed_before_the_terminal_frame_and_stored() {
     }
 }
 
-/// A retry stores the last pushed report, so that the stored progress is never behind the pushed progress.
+/// The write that schedules a retry also stores the last report, so that the stored progress is never behind the
+/// progress that clients have received.
 #[tokio::test(start_paused = true)]
 async fn last_progress_report_of_a_failed_attempt_is_pushed_and_stored_before_the_retry() {
     let error = || HandlerError::retryable("BUSY", "busy");
@@ -60,7 +62,8 @@ async fn last_progress_report_of_a_failed_attempt_is_pushed_and_stored_before_th
     assert_eq!((request.status, request.progress.percentage), (Status::Retrying, 99.0));
     assert!(matches!(bench.frames().last(), Some(Frame::Progress { percentage: 99.0, .. })));
 
-    // The next attempt starts from the first report again, with higher sequence numbers.
+    // The second attempt also begins with the report of 1 %. Its sequence numbers are higher than those of
+    // the first attempt.
     bench.run_until_terminal("r1").await;
     assert_in_order(&bench.frames());
     assert!(bench.frames().iter().filter(|frame| is_progress(frame, 1.0)).count() == 2);
@@ -71,7 +74,7 @@ fn is_progress(frame: &Frame, expected: f64) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hanging_client_delays_the_write_of_a_retry_by_at_most_four_seconds() {
+async fn hanging_client_delays_the_write_that_schedules_a_retry_by_at_most_four_seconds() {
     let error = || HandlerError::retryable("BUSY", "busy").retry_after(Duration::from_secs(60));
     let bench = Bench::new(RetryPolicy::attempts(2), move |context| reports(context, Err(error()))).await;
     bench.world.clients.hang("c-ann");

@@ -1,4 +1,4 @@
-//! Failed attempts: retries, backoff, dead letters and the attempt history.
+//! Tests of failed attempts: their retries, backoff, dead letters and history entries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn busy() -> HandlerError {
     HandlerError::retryable("BUSY", "The printer is busy")
 }
 
-/// Fails in every attempt before `attempt`, and returns the attempt's number from then on.
+/// Fails if the number of the current attempt is below `attempt`; otherwise returns that number.
 async fn succeeds_at(attempt: u32, context: Context) -> Result<Value, HandlerError> {
     if context.attempt < attempt { Err(busy()) } else { Ok(json!(context.attempt)) }
 }
@@ -65,12 +65,15 @@ async fn request_whose_attempts_all_fail_ends_with_the_last_error_and_a_dead_let
     assert_eq!((&letter.payload, &letter.error), (&json!({"n": 1}), &bench.error()));
     assert_eq!(letter.history, request.history);
     assert_eq!(Some(letter.failed_at), request.finished_at);
-    assert!(!request.is_dead_letter_due, "a sent dead letter is no longer due");
-    assert!(!bench.world.item("r1").await.contains_key("timer_at"), "no timer is left");
+    assert!(!request.is_dead_letter_due, "a dead letter that was sent is no longer due");
+    assert!(
+        !bench.world.item("r1").await.contains_key("timer_at"),
+        "a request whose frame and dead letter are sent has no timer"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letter_refused_by_its_queue_stays_due_in_the_timer_index() {
+async fn dead_letter_that_cannot_be_sent_stays_due_and_keeps_its_request_in_the_timer_index() {
     let bench = Bench::new(RetryPolicy::never(), async |_| Err(busy())).await;
     bench.world.letters.fail_times(1);
     bench.queue("r1").await;
@@ -94,7 +97,7 @@ async fn sent_dead_letter_is_no_longer_due_although_the_client_is_unreachable() 
     assert!(bench.world.item("r1").await.contains_key("timer_at"), "the delivery to ann is still due");
 }
 
-/// Each error occurs in the first of two attempts. The status shows whether the request is retried.
+/// Each error occurs in the first of at most two attempts. The request is retried if its status is then RETRYING.
 #[tokio::test(start_paused = true)]
 async fn handler_error_decides_whether_the_request_is_retried() {
     fn unexpected() -> HandlerError {
@@ -112,14 +115,22 @@ async fn handler_error_decides_whether_the_request_is_retried() {
         let bench = Bench::new(RetryPolicy::attempts(2), move |_| std::future::ready(Err(error()))).await;
         bench.queue("r1").await;
         bench.world.process().await;
-        assert_eq!(bench.status("r1").await, status, "error {n}");
-        assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Failed)], "error {n}");
-        assert_eq!(bench.frames().len(), usize::from(status == Status::Failed), "error {n}");
+        assert_eq!(bench.status("r1").await, status, "the first attempt's error {n} decides the status");
+        assert_eq!(
+            bench.history("r1").await,
+            [(1, AttemptOutcome::Failed)],
+            "the history contains the attempt that failed with error {n}"
+        );
+        assert_eq!(
+            bench.frames().len(),
+            usize::from(status == Status::Failed),
+            "a frame is pushed only if error {n} is final"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_waits_at_least_as_long_as_its_error_asks_but_at_most_a_day() {
+async fn retry_waits_as_long_as_the_handler_error_asks_but_at_most_a_day() {
     for (retry_after_s, backoff_s) in [(60, 60), (u64::MAX, 24 * 3_600)] {
         let error = move || busy().retry_after(Duration::from_secs(retry_after_s));
         let bench = Bench::new(RetryPolicy::attempts(2), move |_| async move { Err(error()) }).await;
@@ -129,8 +140,9 @@ async fn retry_waits_at_least_as_long_as_its_error_asks_but_at_most_a_day() {
     }
 }
 
-/// Entropy that fills every 4-byte draw, which decides a backoff, with the first field. Other draws, such as
-/// owner tokens, are filled with a counter, so that they differ.
+/// Entropy source that returns fixed random bytes for backoffs. A draw of 4 bytes, which decides a backoff, is filled
+/// with the first field. Any other draw, such as for an owner token, is filled with a counter, so that the tokens
+/// differ.
 #[derive(Debug)]
 struct FixedBackoff(u8, std::sync::atomic::AtomicU8);
 
@@ -162,7 +174,11 @@ async fn maximum_backoff_grows_with_each_attempt_up_to_the_policys_cap() {
             );
             let deadline = bench.world.now() + Duration::from_mins(15);
             processor.process(batch(bench.world.pending()), deadline).await;
-            assert_eq!(bench.wait("r1").await, Duration::from_millis(backoff_ms), "random bytes of {byte}");
+            assert_eq!(
+                bench.wait("r1").await,
+                Duration::from_millis(backoff_ms),
+                "the backoff is computed from random bytes of the value {byte}"
+            );
             bench.world.retry("r1").await;
         }
     }
@@ -197,13 +213,13 @@ async fn attempt_history_keeps_only_the_last_ten_attempts_with_shortened_errors(
     bench.run_until_terminal("r1").await;
     let history = bench.world.request("r1").await.history;
     let attempts: Vec<_> = history.iter().map(|past| past.attempt).collect();
-    assert_eq!(attempts, (5..=14).collect::<Vec<_>>(), "the history has the latest ten attempts");
+    assert_eq!(attempts, (5..=14).collect::<Vec<_>>(), "the history contains the latest ten attempts");
     assert!(history.iter().all(|past| past.error.message.len() == 120 && past.error.details.is_empty()));
     assert_eq!(bench.error().message.len(), 5_000, "the client receives the full message");
 }
 
-/// Fails the first attempt of `r1` with a retry after `wait`, and completes the second. Other requests take
-/// ten seconds.
+/// Fails the first attempt of the request `r1`, with a retry after `wait`, and completes its second attempt. For any
+/// other request, sleeps for ten seconds.
 async fn first_request_fails_once(context: Context, wait: Duration) -> Result<Value, HandlerError> {
     if context.request_id.as_str() == "r1" {
         return match context.attempt {
@@ -216,7 +232,7 @@ async fn first_request_fails_once(context: Context, wait: Duration) -> Result<Va
 }
 
 #[tokio::test(start_paused = true)]
-async fn processor_waits_out_a_short_backoff_itself_while_other_requests_run() {
+async fn processor_runs_a_retry_itself_if_its_backoff_is_short_and_other_requests_run() {
     let wait = Duration::from_secs(4);
     let bench =
         Bench::new(RetryPolicy::attempts(2), move |context| first_request_fails_once(context, wait)).await;
@@ -232,7 +248,7 @@ async fn processor_waits_out_a_short_backoff_itself_while_other_requests_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn backoff_is_left_to_the_sweeper_if_it_is_long_or_no_other_request_runs() {
+async fn retry_is_left_to_the_sweeper_if_its_backoff_is_long_or_no_other_request_runs() {
     for (wait, has_other_request) in [(4, false), (6, true)] {
         let wait = Duration::from_secs(wait);
         let bench =
@@ -250,7 +266,7 @@ async fn backoff_is_left_to_the_sweeper_if_it_is_long_or_no_other_request_runs()
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_waited_out_in_the_processor_runs_once_although_the_sweeper_starts_it_too() {
+async fn retry_runs_once_if_both_the_sweeper_and_the_waiting_processor_start_it() {
     let wait = Duration::from_secs(3);
     let bench =
         Bench::new(RetryPolicy::attempts(3), move |context| first_request_fails_once(context, wait)).await;
@@ -274,7 +290,7 @@ async fn worker_ends_its_invocation_instead_of_waiting_for_a_retry() {
     bench.world.process().await;
     assert_eq!((bench.status("r1").await, bench.started()), (Status::Retrying, 1));
     assert_eq!(began.elapsed().as_secs(), 0);
-    assert_eq!(bench.runner("r1").await, Runner::Worker, "the retry is again for the worker");
+    assert_eq!(bench.runner("r1").await, Runner::Worker, "the worker also runs the retry");
     bench.run_until_terminal("r1").await;
     assert_eq!((bench.started(), bench.error().code), (2, ErrorCode::Custom("BUSY".into())));
 }
@@ -295,7 +311,7 @@ async fn write_that_schedules_a_retry_is_repeated_until_it_succeeds() {
     assert_eq!(bench.history("r1").await, [(1, AttemptOutcome::Failed)]);
 }
 
-/// A request's maximum number of attempts is fixed when the request is queued.
+/// The maximum number of attempts is stored with a request when the request is queued.
 #[tokio::test(start_paused = true)]
 async fn queued_request_keeps_its_max_attempts_when_the_retry_policy_changes() {
     let bench = Bench::new(RetryPolicy::attempts(2), async |_| Err(busy())).await;

@@ -9,10 +9,10 @@ use streamer::store::{Runner, Status};
 
 use crate::world::{CONNECTIONS, REQUESTS, World, message};
 
-/// Handler that sleeps for the number of seconds in its payload, and estimates that duration.
-struct Takes;
+/// Handler whose payload is a number of seconds, which is both its estimated duration and the time it sleeps.
+struct Sleeper;
 
-impl Handler for Takes {
+impl Handler for Sleeper {
     type Input = u64;
     type Output = u64;
 
@@ -26,7 +26,8 @@ impl Handler for Takes {
     }
 }
 
-/// Returns an app whose handlers succeed, fail, panic, hang, or take a chosen time.
+/// Returns an app with seven actions. Each handler succeeds, fails, panics, hangs, or sleeps for the number of
+/// seconds in its payload.
 pub(crate) fn app() -> App {
     let mut app = App::new();
     let declined = |_: Value, _: Context| async {
@@ -36,7 +37,7 @@ pub(crate) fn app() -> App {
     };
     app.handle("echo", handler_fn(|message: Value, _| async move { Ok(message) }))
         .unwrap()
-        .handle("takes", Takes)
+        .handle("takes", Sleeper)
         .unwrap()
         .handle("decline", handler_fn(declined))
         .unwrap()
@@ -100,7 +101,7 @@ async fn slow_request_is_acknowledged_and_queued_with_its_connection_as_subscrib
 }
 
 #[tokio::test(start_paused = true)]
-async fn repeated_id_is_the_same_request_but_a_conflict_with_another_payload() {
+async fn repeated_id_refers_to_the_same_request_and_conflicts_if_the_payload_differs() {
     let world = World::new(app()).await;
     world.ask("takes", "r1", json!(60)).await;
     let again = world.ask("takes", "r1", json!(60)).await;
@@ -118,11 +119,11 @@ async fn repeated_id_is_the_same_request_but_a_conflict_with_another_payload() {
     {"type":"acknowledgment","request_id":"r1","status":"queued","message":"Request queued for async processing"}
     {"type":"acknowledgment","request_id":"r1","status":"completed","message":"Request has completed"}
     "#);
-    assert_eq!(world.pending().len(), 1, "the request is queued once");
+    assert_eq!(world.pending().len(), 1, "the request is queued only once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn same_id_from_another_user_is_a_separate_request() {
+async fn requests_of_two_users_with_the_same_id_are_separate() {
     let world = World::new(app()).await;
     world.ask("takes", "r1", json!(60)).await;
     let body = json!({"action": "takes", "id": "r1", "payload": 70});
@@ -138,13 +139,13 @@ async fn same_id_from_another_user_is_a_separate_request() {
     assert_eq!(
         anns.replace("r2", "r3"),
         missing,
-        "another user's request looks like a request that does not exist"
+        "the answer about another user's request equals the answer about a missing request"
     );
     assert!(missing.contains("\"NOT_FOUND\""), "{missing}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_action_answers_with_the_requests_snapshot() {
+async fn status_action_returns_the_snapshot_of_a_request() {
     let world = World::new(app()).await;
     world.ask("takes", "r1", json!(60)).await;
     let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "r1"}});
@@ -183,7 +184,7 @@ async fn router_caches_the_identity_of_a_connection_for_five_minutes() {
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(
         world.say("c-ann", echo).await.contains("\"UNAUTHORIZED\""),
-        "the identity is read again and not found"
+        "the router reads the identity again and does not find the connection"
     );
 }
 
@@ -208,7 +209,7 @@ async fn large_invalid_payload_is_refused_with_a_short_validation_error() {
     let world = World::new(app()).await;
     let body = json!({"action": "takes", "id": "r1", "payload": "x".repeat(100_000)});
     let answer = world.say("c-ann", body).await;
-    assert!(answer.len() < 2_000, "{} bytes", answer.len());
+    assert!(answer.len() < 2_000, "the answer has less than 2,000 bytes, not {}", answer.len());
     let Frame::Error { request_id, error, .. } = serde_json::from_str(&answer).unwrap() else {
         panic!("{answer}")
     };
@@ -220,7 +221,8 @@ async fn large_invalid_payload_is_refused_with_a_short_validation_error() {
 #[tokio::test(start_paused = true)]
 async fn transit_time_of_a_message_shortens_the_time_limit_of_its_handler() {
     let world = World::new(app()).await;
-    // The gateway's timestamp in the test event is one second after the start of the virtual clock.
+    // The gateway's timestamp in the test's event is one second after the start of the virtual clock. The message
+    // therefore arrives four seconds late, and the handler has 21 s of the usual 25 s.
     tokio::time::advance(Duration::from_secs(5)).await;
     let sent = tokio::time::Instant::now();
     assert!(world.say("c-ann", r#"{"action":"hang","id":"r1"}"#).await.contains("\"TIMEOUT\""));

@@ -1,4 +1,4 @@
-//! A world with one action, `scripted`, whose handler is a closure that the test supplies.
+//! Test fixture: a world with one action, `scripted`, whose handler runs a closure that the test supplies.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::world::{World, key, queue};
 
-/// Handler that runs `script`, and records when each run starts.
+/// Handler that runs the closure `script`, and records the start time of each run.
 struct Scripted<F> {
     policy: RetryPolicy,
     starts: Arc<Mutex<Vec<Instant>>>,
@@ -57,7 +57,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Creates a world in which `script` handles the action `scripted`, retried as `policy` says.
+    /// Creates a world in which `script` handles the action `scripted`, with the retry policy `policy`.
     pub(crate) async fn new<F, W>(policy: RetryPolicy, script: F) -> Self
     where
         F: Fn(Context) -> W + Send + Sync + 'static,
@@ -85,7 +85,7 @@ impl Bench {
         self.world.ask("scripted", id, json!({"takes": 3_600})).await;
     }
 
-    /// Returns the number of handler runs that were started.
+    /// Returns the number of handler runs that have started.
     pub(crate) fn started(&self) -> usize {
         self.starts.lock().unwrap().len()
     }
@@ -95,7 +95,7 @@ impl Bench {
         self.starts.lock().unwrap().clone()
     }
 
-    /// Returns the frames that ann's connection was sent.
+    /// Returns the frames that were sent to ann's connection.
     pub(crate) fn frames(&self) -> Vec<Frame> {
         self.world.clients.frames("c-ann")
     }
@@ -105,7 +105,7 @@ impl Bench {
         self.world.request(id).await.status
     }
 
-    /// Returns the error in the last frame that ann was sent. Asserts that no other frame is terminal.
+    /// Returns the error in the last frame that was sent to ann. Asserts that only this frame is terminal.
     pub(crate) fn error(&self) -> ErrorBody {
         let frames = self.frames();
         assert_eq!(frames.iter().filter(|frame| frame.is_terminal()).count(), 1, "{frames:?}");
@@ -125,8 +125,8 @@ impl Bench {
         self.summary(id).await.timer_at.unwrap().since(self.world.now())
     }
 
-    /// Waits until the timer of the request `id` is due, then reclaims the request from a crashed attempt as
-    /// the sweeper does.
+    /// Waits until the timer of the request `id` is due. Then reclaims the request as the sweeper does after an
+    /// attempt has crashed.
     pub(crate) async fn reclaim(&self, id: &str) {
         tokio::time::sleep(self.wait(id).await).await;
         let seen = self.summary(id).await;
@@ -136,7 +136,7 @@ impl Bench {
             started_at: seen.started_at,
             ended_at: self.world.now(),
             outcome: AttemptOutcome::Crashed,
-            error: ErrorBody::new(ErrorCode::InternalError, "Its process died"),
+            error: ErrorBody::new(ErrorCode::InternalError, "The process died"),
         };
         let history = crashed.added_to(&seen.history);
         let reclaimed =
@@ -144,18 +144,18 @@ impl Bench {
         assert!(reclaimed.unwrap());
     }
 
-    /// Returns the number and the outcome of each attempt in the stored history of the request `id`.
+    /// Returns the attempt number and the outcome of each entry in the stored history of the request `id`.
     pub(crate) async fn history(&self, id: &str) -> Vec<(u32, AttemptOutcome)> {
         let history = self.world.request(id).await.history;
         history.iter().map(|past| (past.attempt, past.outcome)).collect()
     }
 
-    /// Returns which function, the processor or the worker, runs the next attempt of the request `id`.
+    /// Returns the function, processor or worker, that runs the next attempt of the request `id`.
     pub(crate) async fn runner(&self, id: &str) -> Runner {
         self.world.request(id).await.runner
     }
 
-    /// Runs the attempts of the request `id`, each retry when due, until the request is terminal.
+    /// Runs the attempts of the request `id` until the request is terminal. Waits until each retry is due.
     pub(crate) async fn run_until_terminal(&self, id: &str) {
         for _ in 0..200 {
             self.world.process().await;
@@ -170,7 +170,7 @@ impl Bench {
     }
 }
 
-/// Asserts that the sequence numbers of `frames` rise and that only the last frame may be terminal.
+/// Asserts that the sequence numbers of `frames` rise, and that no frame before the last is terminal.
 pub(crate) fn assert_in_order(frames: &[Frame]) {
     let seqs: Vec<Seq> = frames
         .iter()
@@ -184,7 +184,7 @@ pub(crate) fn assert_in_order(frames: &[Frame]) {
     assert!(!frames.iter().rev().skip(1).any(Frame::is_terminal), "{frames:?}");
 }
 
-/// Counter that its clones share.
+/// Counter whose clones share one value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Count(Arc<AtomicU32>);
 

@@ -1,4 +1,4 @@
-//! The DynamoDB cost of each store operation: its calls and their capacity units.
+//! Tests of the DynamoDB cost of each store operation, which is its calls and their capacity units.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,13 +20,14 @@ use streamer_harness::dynamodb::{DynamoDb, Ledger};
 use crate::store::{LEASE, at, delivered_to, ids, last, out_of_paper, past, request};
 use crate::world::{CONNECTIONS, REQUESTS, create_tables_of_template};
 
-/// The connection store and the request queue on the template's tables, and a bill of their calls.
+/// Connection store and request queue on the template's tables, with a bill that lists the DynamoDB calls and costs
+/// of each operation.
 struct Bill {
     connections: DynamoConnectionStore,
     queue: DynamoRequestQueue,
-    /// Records each call of DynamoDB and its cost.
+    /// Ledger of the fake DynamoDB, which records each call and its cost.
     ledger: Ledger,
-    /// The bill: each operation, followed by its calls.
+    /// Text of the bill: the name of each operation, followed by its DynamoDB calls.
     text: String,
 }
 
@@ -42,7 +43,7 @@ impl Bill {
         }
     }
 
-    /// Adds the calls since the last entry to the bill, under the name `operation`.
+    /// Adds the DynamoDB calls since the last entry or skip to the bill, under the name `operation`.
     fn enter(&mut self, operation: &str) {
         writeln!(self.text, "{operation}").unwrap();
         for line in self.ledger.take().to_string().lines() {
@@ -50,7 +51,7 @@ impl Bill {
         }
     }
 
-    /// Leaves the calls since the last entry off the bill.
+    /// Discards the DynamoDB calls since the last entry or skip, so that they do not appear in the bill.
     fn skip(&self) {
         drop(self.ledger.take());
     }
@@ -65,17 +66,17 @@ impl Bill {
         request.key()
     }
 
-    /// Returns the summary of `key` from the timer index, as the sweeper sees the request. The query is left
-    /// off the bill.
+    /// Returns the summary of the request `key` that the sweeper's query for due items returns. The query does not
+    /// appear in the bill.
     async fn seen(&self, key: &RequestKey) -> RequestSummary {
         let due = self.queue.due(at(1_000), PageRequest::default()).await.unwrap().items;
         self.skip();
         due.into_iter().find(|request| request.key() == *key).unwrap()
     }
 
-    /// Claims the request for the worker.
+    /// Claims the request `key` for the worker.
     async fn claim(&self, key: &RequestKey) -> Lease {
-        // Each claim has another owner token. All tokens have the same length, so that the cost does not vary.
+        // Each claim has a new owner token. All tokens have the same length, so that the cost does not vary.
         static CLAIMS: AtomicU32 = AtomicU32::new(0);
         let owner = format!("o{:04}", CLAIMS.fetch_add(1, Ordering::Relaxed));
         let claimed = self.queue.claim(key, &owner, Runner::Worker, at(1), at(1) + LEASE).await.unwrap();
@@ -100,13 +101,14 @@ fn connection(id: &str, user: &str) -> Connection {
     }
 }
 
-/// Returns the last report of the claim `epoch`: 50 %, made `seconds` after the start.
+/// Returns the last progress report of the attempt with the epoch `epoch`: 50 %, at the time `at(seconds)`.
 fn half(epoch: u64, seconds: u64) -> LastReport {
     let progress = Progress { percentage: 50.0, message: "Half".to_owned(), ..Progress::default() };
     LastReport { progress, ..last(epoch, seconds) }
 }
 
-/// Returns a value of 7 KB, which is stored in a part item, a separate item beside the request's item.
+/// Returns a value of 7 KB. The store puts a value of this size in a part item, which is a separate item beside the
+/// request's item.
 fn big() -> Value {
     json!("x".repeat(7000))
 }
@@ -236,7 +238,7 @@ async fn nudge_checkpoint_reclaim_and_subscribe_have_fixed_dynamodb_costs() {
     assert!(bill.queue.nudge(&seen, at(60)).await.unwrap());
     bill.enter("nudge");
     assert!(!bill.queue.nudge(&seen, at(61)).await.unwrap());
-    bill.enter("nudge of a request that another sweeper has nudged");
+    bill.enter("nudge of a request that was nudged since the query");
     bill.queue.subscribe(&key, &"c2".into(), Seq::default(), at(61)).await.unwrap();
     bill.enter("subscribe to an open request");
     let lease = bill.claim(&key).await;
@@ -266,7 +268,7 @@ async fn nudge_checkpoint_reclaim_and_subscribe_have_fixed_dynamodb_costs() {
     let reached = ids(&["c1", "c2"]);
     let sent = Delivery { is_dead_letter_sent: true, part_ttls_set: true, ..delivered_to(&reached, true) };
     bill.queue.record_delivery(&key, lease.epoch, sent).await.unwrap();
-    bill.enter("record_delivery, with its dead letter");
+    bill.enter("record_delivery after the dead letter was sent");
     bill.queue.subscribe(&key, &"c3".into(), Seq::default(), at(90)).await.unwrap();
     bill.enter("subscribe to a terminal request");
     bill.queue.record_redrive(&key, lease.epoch, &"r2".into()).await.unwrap();
@@ -312,11 +314,11 @@ async fn big_payloads_and_results_have_fixed_dynamodb_costs() {
     bill.queue.complete(&key, &lease, &json!(1), &half(1, 4)).await.unwrap();
     bill.skip();
     bill.queue.record_delivery(&key, lease.epoch, delivered_to(&ids(&["c1"]), true)).await.unwrap();
-    bill.enter("record_delivery, release of the payload's part item unknown");
+    bill.enter("record_delivery that also sets the TTL of the payload's part item");
     assert_snapshot!(bill.text);
 }
 
-/// ADR 0003 lists these sizes and costs.
+/// ADR 0003 lists the sizes and costs that this test checks.
 #[tokio::test]
 async fn payload_and_result_sizes_determine_the_dynamodb_cost() {
     let mut bill = Bill::new();

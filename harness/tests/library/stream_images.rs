@@ -8,14 +8,15 @@ use streamer::store::{ReadRequests as _, Status};
 
 use crate::world::{World, key, queue};
 
-/// Returns the stream's images of request items, without part items, in write order.
+/// Returns the new image of each stream record that is about a request's item, in write order. Records about part
+/// items are left out.
 fn images(world: &World) -> Vec<Value> {
     let is_request = |record: &Value| record["dynamodb"]["Keys"]["part"]["S"] == request_item::REQUEST_PART;
     let records = world.records().into_iter().filter(is_request);
     records.map(|record| record["dynamodb"]["NewImage"].clone()).collect()
 }
 
-/// Handler that returns its payload and estimates a minute, so that its requests are queued.
+/// Handler that returns its payload. It estimates a duration of a minute, so that its requests are queued.
 struct Slow;
 
 impl Handler for Slow {
@@ -41,7 +42,7 @@ async fn world_with_one_completed_request() -> World {
     world
 }
 
-/// One decoder reads stream images and table items, so that the two cannot differ.
+/// The same decoder reads stream images and table items, so that both decode to the same request.
 #[tokio::test(start_paused = true)]
 async fn stream_image_decodes_to_the_same_request_as_the_stored_item() {
     let world = world_with_one_completed_request().await;
@@ -56,7 +57,8 @@ async fn stream_image_decodes_to_the_same_request_as_the_stored_item() {
     assert_eq!(request_item::decode(last, &[]).unwrap(), stored);
 }
 
-/// The event source mapping's filter passes only images whose status is PENDING. A part item has no status.
+/// The event source mapping delivers only images whose status is PENDING to the processor. A part item has no
+/// status.
 #[tokio::test(start_paused = true)]
 async fn part_item_appears_in_the_stream_but_is_not_run_as_a_request() {
     let world = world_with_one_completed_request().await;

@@ -1,5 +1,5 @@
-//! Subscriptions: any connection of a request's user can subscribe at any time, and resumes after the last
-//! frame it has.
+//! Tests of subscriptions. Any connection of a request's user can subscribe to the request at any time, and receives
+//! the frames after the last frame that its client has.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ async fn silent(_: Value, context: Context) -> Result<(), HandlerError> {
     Ok(())
 }
 
-/// Creates a world with four slow actions, in which ann has the connections `c-ann`, `c-ann2` and `c-ann3`.
+/// Creates a world with four actions whose requests are queued. The user ann has the connections `c-ann`, `c-ann2` and
+/// `c-ann3`.
 pub(crate) async fn world() -> World {
     let slow = Duration::from_secs(25);
     let mut app = App::new();
@@ -50,30 +51,31 @@ pub(crate) async fn world() -> World {
     world
 }
 
-/// Sends `message` over `connection` and returns the answer.
+/// Sends `message` to the router over `connection` and returns the answer.
 pub(crate) async fn over(world: &World, connection: &str, message: Value) -> Frame {
     serde_json::from_str(&world.say(connection, message).await).unwrap()
 }
 
-/// Subscribes `connection` to the request `id`, after the frame `seq`, and returns the answer.
+/// Subscribes `connection` to the request `id`, and returns the answer. `seq` is the sequence number of the last frame
+/// that the client has.
 async fn subscribe(world: &World, connection: &str, id: &str, seq: u64) -> Frame {
     let payload = json!({"request_id": id, "seq": seq});
     over(world, connection, json!({"action": "subscribe", "id": "s1", "payload": payload})).await
 }
 
-/// Returns the data of a successful response: the request's snapshot.
+/// Returns the request's snapshot, which is the data of the successful response `answer`.
 pub(crate) fn snapshot_of(answer: Frame) -> Value {
     let Frame::Response { success: true, data: Some(data), .. } = answer else { panic!("{answer:?}") };
     data
 }
 
-/// Returns the error code of an error frame.
+/// Returns the error code of the error frame `answer`.
 pub(crate) fn code_of(answer: &Frame) -> ErrorCode {
     let Frame::Error { error, .. } = answer else { panic!("{answer:?}") };
     error.code.clone()
 }
 
-/// Returns the sequence numbers of the frames that `connection` was sent, in order.
+/// Returns the sequence numbers of the frames that were sent to `connection`, in order.
 fn seqs(world: &World, connection: &str) -> Vec<u64> {
     let seq_of = |frame: Frame| match frame {
         Frame::Progress { seq, .. } | Frame::Complete { seq, .. } => seq,
@@ -85,7 +87,7 @@ fn seqs(world: &World, connection: &str) -> Vec<u64> {
     world.clients.frames(connection).into_iter().map(|frame| seq_of(frame).as_u64()).collect()
 }
 
-/// Returns the percentages of the progress frames that `connection` was sent, in order.
+/// Returns the percentages of the progress frames that were sent to `connection`, in order.
 fn percentages(world: &World, connection: &str) -> Vec<f64> {
     let percentage = |frame: &Frame| match frame {
         Frame::Progress { percentage, .. } => Some(*percentage),
@@ -109,19 +111,22 @@ async fn subscriber_that_resumes_midway_receives_a_snapshot_and_each_later_frame
     ask(&world, "work", json!("done")).await;
     let resumes = async {
         sleep(Duration::from_millis(9_500)).await;
-        // Steps 1 to 4 were pushed. How many steps are stored depends on the interval between stored reports.
+        // Steps 1 to 4 were pushed. The number of stored steps depends on the interval between stored reports.
         snapshot_of(subscribe(&world, "c-ann2", "r1", 0).await)
     };
     let (_, snapshot) = tokio::join!(world.process(), resumes);
     assert_eq!(snapshot["status"], "processing");
     let snapshot_seq = snapshot["seq"].as_u64().unwrap();
     let received = seqs(&world, "c-ann2");
-    assert!(received.iter().all(|seq| *seq > snapshot_seq), "{snapshot_seq}, then {received:?}");
+    assert!(
+        received.iter().all(|seq| *seq > snapshot_seq),
+        "all frames are newer than the snapshot's {snapshot_seq}: {received:?}"
+    );
     assert!(received.is_sorted_by(|a, b| a < b), "{received:?}");
     let first_expected = snapshot["percentage"].as_f64().unwrap() + 10.0;
     let expected: Vec<f64> =
         (0..).map(|n| first_expected + f64::from(n) * 10.0).take_while(|p| *p <= 100.0).collect();
-    assert_eq!(percentages(&world, "c-ann2"), expected, "each later step is received once");
+    assert_eq!(percentages(&world, "c-ann2"), expected, "each step after the snapshot is received once");
     let last = world.clients.frames("c-ann2").pop().unwrap();
     assert_eq!(
         last,
@@ -131,8 +136,8 @@ async fn subscriber_that_resumes_midway_receives_a_snapshot_and_each_later_frame
     assert!(matches!(last, Frame::Complete { result, .. } if result == "done"));
 }
 
-/// No report is stored and no lease is renewed after the subscription. The attempt finds the new subscriber
-/// in the answer to its terminal write.
+/// The attempt stores no report and renews no lease after the subscription. It learns of the new subscriber from the
+/// answer to its terminal write.
 #[tokio::test(start_paused = true)]
 async fn subscriber_that_joins_just_before_completion_receives_only_the_terminal_frame() {
     let world = world().await;
@@ -146,7 +151,7 @@ async fn subscriber_that_joins_just_before_completion_receives_only_the_terminal
     let received = world.clients.frames("c-ann2");
     assert!(
         matches!(&received[..], [Frame::Complete { .. }]),
-        "progress is only in the snapshot: {received:?}"
+        "only the terminal frame is pushed to the new subscriber: {received:?}"
     );
     assert_eq!(percentages(&world, "c-ann"), [50.0]);
 }
@@ -155,7 +160,7 @@ async fn subscriber_that_joins_just_before_completion_receives_only_the_terminal
 async fn subscriber_ahead_of_the_stored_progress_receives_no_frame_twice() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
-    // The client has received frames that are newer than the last stored report.
+    // The client claims to have received frames that are newer than the last stored report.
     let client_seq = Seq::start_of(1).as_u64() + 7;
     let resumes = async {
         sleep(Duration::from_millis(9_500)).await;
@@ -164,7 +169,10 @@ async fn subscriber_ahead_of_the_stored_progress_receives_no_frame_twice() {
     let (_, snapshot) = tokio::join!(world.process(), resumes);
     assert!(snapshot["seq"].as_u64().unwrap() < client_seq);
     let received = seqs(&world, "c-ann2");
-    assert!(received.iter().all(|seq| *seq > client_seq), "{client_seq}, then {received:?}");
+    assert!(
+        received.iter().all(|seq| *seq > client_seq),
+        "all frames are newer than the client's {client_seq}: {received:?}"
+    );
     assert_eq!(received.first(), Some(&(client_seq + 1)));
 }
 
@@ -179,7 +187,7 @@ async fn subscriber_with_an_impossibly_high_seq_still_receives_the_terminal_fram
     tokio::join!(world.process(), resumes);
     let received = world.clients.frames("c-ann2");
     assert!(matches!(&received[..], [Frame::Complete { .. }]), "{received:?}");
-    assert_eq!(percentages(&world, "c-ann").len(), 10, "the other subscriber receives all progress");
+    assert_eq!(percentages(&world, "c-ann").len(), 10, "ann's first connection receives all progress frames");
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +208,7 @@ async fn subscriber_that_joins_before_the_claim_receives_every_frame() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscriber_that_joins_a_silent_request_receives_the_terminal_frame() {
+async fn subscriber_that_joins_a_request_without_new_reports_receives_the_terminal_frame() {
     let world = world().await;
     ask(&world, "silent", json!(1)).await;
     let comes = async {
@@ -214,7 +222,7 @@ async fn subscriber_that_joins_a_silent_request_receives_the_terminal_frame() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscriber_that_resumes_after_completion_receives_the_same_terminal_frame() {
+async fn subscriber_that_joins_after_completion_receives_the_terminal_frame_of_earlier_subscribers() {
     let world = world().await;
     for (id, action) in [("r1", "work"), ("r2", "fail")] {
         world.ask(action, id, json!("done")).await;
@@ -229,7 +237,7 @@ async fn subscriber_that_resumes_after_completion_receives_the_same_terminal_fra
         let [last] = &received[..] else { panic!("{received:?}") };
         assert!(world.clients.frames("c-ann").contains(last), "{last:?}");
         let item = world.item(id).await;
-        assert!(!item.contains_key("timer_at"), "the delivery is recorded and no timer is left");
+        assert!(!item.contains_key("timer_at"), "the delivery is recorded and the request has no timer");
         assert_eq!(world.request(id).await.subscribers, []);
     }
 }
@@ -276,7 +284,7 @@ async fn subscribe_to_a_completed_request_over_a_closed_connection_sets_no_timer
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_users_cannot_subscribe_to_a_request_or_learn_that_it_exists() {
+async fn users_cannot_subscribe_to_or_detect_the_requests_of_other_users() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     world.connect("c-ann-other", "other", "ann").await;
@@ -305,12 +313,11 @@ async fn request_has_at_most_16_subscribers_and_closed_connections_make_room_for
         world.say("c-17", json!({"action": "subscribe", "id": "s1", "payload": {"request_id": "r1"}})).await;
     assert_snapshot!(full, @r#"{"type":"error","request_id":"s1","error":{"code":"RATE_LIMITED","message":"The request already has 16 subscribers, the maximum","details":{"max_subscribers":16}},"timestamp":1700000000}"#);
     snapshot_of(subscribe(&world, "c-16", "r1", 0).await);
-    // A repeat of the request over a 17th connection is refused too, because that connection could not be
-    // subscribed.
+    // The same message over the 17th connection is also refused, because it would subscribe the connection.
     let again = over(&world, "c-17", json!({"action": "work", "id": "r1", "payload": "done"})).await;
     assert_eq!(code_of(&again), ErrorCode::RateLimited);
 
-    // The records of two connections are deleted. The request still lists both connections as subscribers.
+    // The items of two connections are deleted. The request still lists these two connections as subscribers.
     for gone in ["c-5", "c-9"] {
         world.disconnect(gone).await;
     }
@@ -326,7 +333,7 @@ async fn request_has_at_most_16_subscribers_and_closed_connections_make_room_for
 }
 
 #[tokio::test(start_paused = true)]
-async fn repeated_id_over_another_connection_subscribes_that_connection() {
+async fn request_repeated_over_a_second_connection_subscribes_the_second_connection() {
     let world = world().await;
     let message = json!({"action": "work", "id": "r1", "payload": "done"});
     over(&world, "c-ann", message.clone()).await;
@@ -349,7 +356,7 @@ async fn repeated_id_over_another_connection_subscribes_that_connection() {
     assert_eq!(
         world.clients.frames("c-late").pop(),
         last,
-        "the terminal frame follows the acknowledgment immediately"
+        "the late subscriber receives the terminal frame immediately"
     );
 
     let other = json!({"action": "work", "id": "r1", "payload": "other"});
@@ -357,7 +364,7 @@ async fn repeated_id_over_another_connection_subscribes_that_connection() {
     let bobs = over(&world, "c-bob", message).await;
     assert!(
         matches!(&bobs, Frame::Acknowledgment { status, .. } if status == "queued"),
-        "bob's request is a separate one: {bobs:?}"
+        "bob's request with the same id is a separate request: {bobs:?}"
     );
 }
 
@@ -378,7 +385,7 @@ async fn connection_that_subscribes_twice_receives_each_frame_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscribe_to_an_expired_request_is_not_found() {
+async fn subscribe_to_a_request_past_its_ttl_is_answered_with_not_found() {
     let world = world().await;
     ask(&world, "work", json!("done")).await;
     world.process().await;
@@ -389,13 +396,13 @@ async fn subscribe_to_an_expired_request_is_not_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn result_too_large_for_a_snapshot_is_omitted_there_and_sent_in_its_own_frame() {
+async fn result_too_large_for_a_snapshot_is_sent_only_in_the_terminal_frame() {
     let world = world().await;
     let ack = world.ask("large", "r1", json!(130_900)).await;
     assert!(matches!(ack, Frame::Acknowledgment { .. }), "{ack:?}");
     world.process().await;
     let [Frame::Complete { result, .. }] = &world.clients.frames("c-ann")[..] else {
-        panic!("{:?}", world.clients.frames("c-ann").len())
+        panic!("exactly one frame is sent to c-ann, not {}", world.clients.frames("c-ann").len())
     };
     assert_eq!(result.as_str().map(str::len), Some(130_900));
     let status = json!({"action": "status", "id": "s1", "payload": {"request_id": "r1"}});

@@ -1,4 +1,5 @@
-//! The sweeper on the embedded DynamoDB, in virtual time: which due items it handles, when, and at which cost.
+//! Tests of the sweeper on the fake DynamoDB, in virtual time: the due items that the sweeper handles, the time at
+//! which it handles them, and its DynamoDB calls.
 
 use std::collections::BTreeSet;
 use std::future::Future as _;
@@ -31,7 +32,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 
 use crate::world::{REQUESTS, World, batch, key, queue};
 
-/// Handler that takes a second and returns its payload.
+/// Handler that sleeps for a second and returns its payload.
 struct Work;
 
 impl Handler for Work {
@@ -51,9 +52,9 @@ impl Handler for Work {
 /// Handler whose first run fails or hangs, and whose later runs return the payload.
 #[derive(Clone, Default)]
 struct Shaky {
-    /// Whether the first run hangs. Otherwise it fails and asks for a retry after five seconds.
+    /// True if the first run hangs. If false, the first run fails and asks for a retry after five seconds.
     hangs: bool,
-    /// Start time of each run.
+    /// Start time of each run of the handler.
     started: Arc<Mutex<Vec<Instant>>>,
 }
 
@@ -115,7 +116,7 @@ impl Scene {
         queue(&self.world.db).enqueue(&Request { max_attempts, ..request }).await.unwrap();
     }
 
-    /// Claims the request `id` and does nothing more, like a process that dies right after the claim.
+    /// Claims the request `id` for the worker and runs no handler, like a process that dies right after the claim.
     async fn claim(&self, id: &str) -> Lease {
         let (now, queue) = (self.world.now(), queue(&self.world.db));
         let claimed = queue.claim(&key(id), "it", Runner::Worker, now, now + LEASE).await.unwrap();
@@ -123,13 +124,14 @@ impl Scene {
         lease
     }
 
-    /// Returns an attempt's last report under `lease`: no progress, at the present time.
+    /// Returns the last progress report of the attempt that holds `lease`: 0 %, at the current time.
     fn last(&self, lease: &Lease) -> LastReport {
         let seq = Seq::start_of(lease.epoch).next();
         LastReport { progress: Progress::default(), seq, at: self.world.now() }
     }
 
-    /// Completes the request `id` and pushes nothing, like a process that dies right after the terminal write.
+    /// Queues and completes the request `id`, but pushes no frame, like a process that dies right after the terminal
+    /// write.
     async fn complete(&self, id: &str) {
         self.queue_with(id, 1).await;
         let lease = self.claim(id).await;
@@ -137,7 +139,8 @@ impl Scene {
         queue(&self.world.db).complete(&key(id), &lease, &json!({"n": 1}), &last).await.unwrap();
     }
 
-    /// Fails the request `id` and pushes nothing, like a process that dies right after the terminal write.
+    /// Queues and fails the request `id`, but pushes no frame, like a process that dies right after the terminal
+    /// write.
     async fn fail(&self, id: &str) {
         self.queue_with(id, 1).await;
         let lease = self.claim(id).await;
@@ -146,7 +149,7 @@ impl Scene {
         queue(&self.world.db).fail(&key(id), &lease, &out_of_paper(), &history, &last).await.unwrap();
     }
 
-    /// Makes the request `id` fail its first attempt, with a retry that is due after `wait`.
+    /// Queues the request `id` and fails its first attempt. Its retry is due after `wait`.
     async fn retry_in(&self, id: &str, wait: Duration) {
         self.queue_with(id, 3).await;
         let lease = self.claim(id).await;
@@ -156,7 +159,7 @@ impl Scene {
         queue.retry_later(&key(id), &lease, &history, due, Runner::Processor, &last).await.unwrap();
     }
 
-    /// Returns the history entry of a first attempt that failed under `lease`.
+    /// Returns the history entry of a failed first attempt that held `lease`.
     fn past(&self, lease: &Lease) -> PastAttempt {
         PastAttempt {
             attempt: 1,
@@ -216,20 +219,20 @@ impl Scene {
         item.get("timer_at").map(|at| Timestamp::from_millis(at.as_n().unwrap().parse().unwrap()))
     }
 
-    /// Returns the time at which the retry `id` was made pending. The timer set at that time is due 150 s
-    /// later.
+    /// Returns the time at which the sweeper made the retry of the request `id` pending. The code computes it from the
+    /// request's timer, which the sweeper set to 150 s after that time.
     async fn pending_since(&self, id: &str) -> Timestamp {
         assert_eq!(self.world.request(id).await.status, Status::Pending);
         let timer = self.timer_at(id).await.unwrap();
         Timestamp::from_millis(timer.as_millis() - 150_000)
     }
 
-    /// Returns the frames that ann's connection was sent.
+    /// Returns the frames that were sent to ann's connection.
     fn frames(&self) -> Vec<Frame> {
         self.world.clients.frames("c-ann")
     }
 
-    /// Returns the terminal frames of the request `id` that ann's connection was sent.
+    /// Returns the terminal frames of the request `id` that were sent to ann's connection.
     fn frames_of(&self, id: &str) -> Vec<Frame> {
         let id = RequestId::from(id);
         self.frames()
@@ -242,14 +245,15 @@ impl Scene {
             .collect()
     }
 
-    /// Returns how often the sweeper has nudged the request `id`.
+    /// Returns the number of times that the sweeper has nudged the request `id`. A nudge is a write that puts the
+    /// request into the stream again.
     async fn nudges(&self, id: &str) -> u64 {
         let item = self.world.item(id).await;
         item.get("nudges").map_or(0, |nudges| nudges.as_n().unwrap().parse().unwrap())
     }
 }
 
-/// Duration of each claim's lease.
+/// Duration of the lease of each claim in these tests.
 const LEASE: Duration = Duration::from_secs(60);
 /// Time from the start of each sweeper invocation to its deadline.
 const INVOCATION: Duration = Duration::from_secs(90);
@@ -299,7 +303,7 @@ async fn request_whose_process_died_is_reclaimed_for_the_worker_and_has_used_an_
     assert_eq!(
         crash.ended_at,
         begun + Duration::from_secs(70),
-        "the request is reclaimed 10 s after lease expiry"
+        "the request is reclaimed 10 s after its lease expires"
     );
     assert_eq!(scene.frames(), []);
 
@@ -330,7 +334,11 @@ async fn request_that_crashes_its_process_in_every_attempt_fails_and_sends_a_dea
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].id.as_str(), letters[0].attempts), ("acme/ann/r1#2@1700000000000", 2));
     assert_eq!((&letters[0].payload, letters[0].history.len()), (&json!({"n": 1}), 2));
-    assert_eq!(scene.timer_at("r1").await, None, "no timer is left");
+    assert_eq!(
+        scene.timer_at("r1").await,
+        None,
+        "a request whose frame and dead letter are sent has no timer"
+    );
     assert_eq!(scene.sweep().await.handled, 0);
 }
 
@@ -400,7 +408,7 @@ async fn due_retry_without_attempts_left_fails_with_the_last_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sweeper_delivers_an_undelivered_result_with_the_same_frame_each_time() {
+async fn sweeper_delivers_an_undelivered_result_to_each_subscriber_in_identical_frames() {
     let scene = Scene::new().await;
     scene.complete("r1").await;
     scene.world.subscribe("r1", "bob").await;
@@ -408,7 +416,11 @@ async fn sweeper_delivers_an_undelivered_result_with_the_same_frame_each_time() 
     let swept = scene.sweep().await;
     assert_eq!((swept.handled, swept.undelivered, swept.delivered, swept.delivery_incomplete), (1, 1, 0, 1));
     let request = scene.world.request("r1").await;
-    assert_eq!(request.subscribers, ["bob".into()], "a subscriber with a completed delivery is removed");
+    assert_eq!(
+        request.subscribers,
+        ["bob".into()],
+        "a subscriber that has received the terminal frame is removed"
+    );
     scene.world.clients.fail_times("bob", SendErrorKind::Unavailable, 0);
     assert_eq!(scene.sweep().await.delivered, 1);
     let (ann, bob) = (scene.frames(), scene.world.clients.frames("bob"));
@@ -418,7 +430,7 @@ async fn sweeper_delivers_an_undelivered_result_with_the_same_frame_each_time() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn sweeper_removes_a_gone_subscriber_and_delivers_to_the_others() {
+async fn sweeper_removes_a_gone_subscriber_and_delivers_to_the_remaining_subscribers() {
     let scene = Scene::new().await;
     scene.complete("r1").await;
     scene.world.subscribe("r1", "bob").await;
@@ -455,8 +467,8 @@ async fn delivery_to_an_unreachable_subscriber_backs_off_and_eventually_succeeds
     for _ in 0..60 {
         deliveries += scene.sweep_slowly().await.undelivered;
     }
-    // The sweeper waits 30 s, 60 s, 120 s, 240 s, 480 s and 960 s before the deliveries, and then 15 minutes
-    // each.
+    // The sweeper delivers 30 s, 60 s, 120 s, 240 s, 480 s and 960 s after the terminal write, and then every
+    // 15 minutes.
     assert_eq!(deliveries, 8);
     scene.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 0);
     for _ in 0..16 {
@@ -484,7 +496,7 @@ async fn big_payload_of_a_request_failed_by_the_sweeper_gets_an_expiry_time() {
     assert_eq!(scene.world.letters.sent()[0].payload, request.payload);
 }
 
-/// Creates six requests, one of each kind that the sweeper handles, and waits until all are due.
+/// Creates six requests, each in a different state that the sweeper handles, and waits until all six are due.
 async fn six_due_requests(scene: &Scene) {
     scene.complete("completed").await;
     scene.fail("failed").await;
@@ -497,7 +509,7 @@ async fn six_due_requests(scene: &Scene) {
     advance(Duration::from_secs(75)).await;
 }
 
-/// Asserts that each of the six requests is in the state that a single sweeper run leaves, and that at most
+/// Asserts that each of the [`six_due_requests`] is in the state that a single sweeper run produces, and that at most
 /// `max_letters` dead letters were sent.
 async fn assert_handled_once(scene: &Scene, max_letters: usize) {
     let request = async |id: &str| scene.world.request(id).await;
@@ -506,10 +518,13 @@ async fn assert_handled_once(scene: &Scene, max_letters: usize) {
     {
         let request = request(id).await;
         assert_eq!((request.status, request.subscribers), (status, vec![]), "{id}");
-        assert_eq!(scene.timer_at(id).await, None, "{id}");
+        assert_eq!(scene.timer_at(id).await, None, "{id} has no timer");
         let frames = scene.frames_of(id);
-        assert!(frames.windows(2).all(|pair| pair[0] == pair[1]), "{frames:?}");
-        assert!(!frames.is_empty(), "{id}");
+        assert!(
+            frames.windows(2).all(|pair| pair[0] == pair[1]),
+            "all terminal frames are equal: {frames:?}"
+        );
+        assert!(!frames.is_empty(), "a terminal frame of {id} is pushed");
     }
     for (id, attempt) in [("retrying", 1), ("crashed", 1), ("pending", 0)] {
         let request = request(id).await;
@@ -522,17 +537,17 @@ async fn assert_handled_once(scene: &Scene, max_letters: usize) {
         Vec::from_iter(ids),
         ["acme/ann/crashed_for_good#1@1700000000000", "acme/ann/failed#1@1700000000000"]
     );
-    assert!(sent.len() <= max_letters, "{} dead letters", sent.len());
+    assert!(sent.len() <= max_letters, "at most {max_letters} dead letters are sent, not {}", sent.len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_concurrent_sweepers_handle_each_due_item_once() {
     let scene = Scene::new().await;
     six_due_requests(&scene).await;
-    // The delay of each call makes the two sweepers overlap.
+    // The delay of each DynamoDB call makes the runs of the two sweepers overlap.
     let _slow = scene.world.faults.add(Fault::delay(Call::any_dynamodb(), Duration::from_millis(20)));
-    // The second sweeper starts 7 ms later. If both made the same write in the same millisecond, the writes
-    // would be identical, and each sweeper would take the stored write for its own.
+    // The second sweeper starts 7 ms later. If both sweepers wrote the same item in the same millisecond, their writes
+    // would be identical, and each sweeper would treat the other's write as its own.
     let later = async {
         sleep(Duration::from_millis(7)).await;
         scene.sweep().await
@@ -546,10 +561,10 @@ async fn two_concurrent_sweepers_handle_each_due_item_once() {
     assert_eq!(one.changed + other.changed, 6, "{one:?} {other:?}");
 }
 
-/// Polls a sweeper run `polls` times and then drops the run, as if its process were killed. Returns whether
-/// the run had ended before.
+/// Polls a sweeper run at most `polls` times and then drops the run, as if its process were killed. Returns true if
+/// the run ended within these polls.
 async fn sweep_and_kill(scene: &Scene, polls: usize) -> bool {
-    // Items are handled one at a time, so that the run can be killed between any two calls.
+    // The sweeper handles one item at a time, so that the test can kill the run between any two DynamoDB calls.
     let mut sweeper = scene.world.sweeper();
     sweeper.settings.pace = Duration::from_secs(30);
     sweeper.settings.concurrency = 1;
@@ -578,7 +593,7 @@ async fn sweeper_killed_at_any_moment_loses_no_due_item() {
         }
         assert_handled_once(&scene, 4).await;
         if ended {
-            assert!(polls > 15, "a complete run needs more than 15 polls, not {polls}");
+            assert!(polls > 15, "a run that ends by itself needs more than 15 polls, not {polls}");
             break;
         }
     }
@@ -621,7 +636,7 @@ async fn unreadable_due_items_are_postponed_and_do_not_block_other_due_items() {
         scene.queue_with(&id, 1).await;
         scene.world.edit(&id, "SET history = :value", AttributeValue::N("1".into())).await;
     }
-    // The item of `half` can be listed by the due query, but not decoded in full.
+    // The query for due items can read the request `half`, but the whole item of `half` cannot be decoded.
     scene.complete("half").await;
     scene.world.edit("half", "SET metadata = :value", AttributeValue::N("1".into())).await;
     advance(Duration::from_millis(100)).await;
@@ -655,7 +670,7 @@ async fn all_due_items_are_handled_although_the_store_throttles() {
     let throttle = scene.world.faults.add(Fault::throttle(Call::dynamodb("UpdateItem")).times(90));
     let swept = scene.sweep().await;
     assert_eq!(throttle.hits(), 90);
-    assert!(swept.failed > 0, "{swept:?}");
+    assert!(swept.failed > 0, "throttled writes are counted as failed: {swept:?}");
     assert_eq!(swept.nudged, 100);
     for n in 0..100 {
         assert_eq!(scene.nudges(&format!("r{n}")).await, 1);
@@ -677,7 +692,7 @@ async fn failed_query_for_due_items_is_repeated_within_the_same_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hanging_client_delays_neither_due_retries_nor_other_clients() {
+async fn hanging_client_delays_neither_due_retries_nor_deliveries_to_other_clients() {
     let scene = Scene::new().await;
     scene.world.clients.hang("c-ann");
     for n in 0..200 {
@@ -710,7 +725,7 @@ async fn sweeper_run_ends_before_its_invocations_deadline() {
     assert_eq!(swept.handled, 0, "a run with 3 s left handles no item");
 }
 
-/// Dead-letter queue whose sends never return.
+/// Dead-letter queue that never answers a send.
 #[derive(Debug)]
 struct Hanging;
 
@@ -721,7 +736,7 @@ impl DeadLetters for Hanging {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hanging_dead_letter_queue_delays_neither_deliveries_nor_their_records() {
+async fn hanging_dead_letter_queue_delays_neither_deliveries_nor_the_writes_that_record_them() {
     let scene = Scene::new().await;
     for n in 0..100 {
         scene.fail(&format!("r{n}")).await;
@@ -750,7 +765,7 @@ async fn sweeper_write_whose_answer_is_lost_takes_effect_exactly_once() {
         for _ in 0..3 {
             scene.sweep().await;
         }
-        assert!(lost.hits() >= 6, "{}", lost.hits());
+        assert!(lost.hits() >= 6, "at least 6 writes lose their answer, not {}", lost.hits());
         drop(lost);
         assert_handled_once(&scene, 4).await;
     }
@@ -781,7 +796,7 @@ async fn request_whose_process_dies_is_rerun_by_the_worker_and_completes() {
     app.handle("shaky", shaky.clone()).unwrap();
     let scene = Scene { world: World::new(app).await };
     scene.world.ask("shaky", "r1", json!(1)).await;
-    // Dropping the invocation kills the process during the first attempt.
+    // The timeout drops the invocation during the first attempt, as if the process were killed.
     timeout(Duration::from_secs(2), scene.world.process()).await.unwrap_err();
     tokio::join!(scene.run_functions(Duration::from_secs(120)), async {
         scene.sweep().await;
@@ -817,7 +832,7 @@ async fn sweeper_makes_a_fixed_set_of_calls_for_each_kind_of_due_item() {
     let ledger = scene.world.db.ledger();
     let mut bill = String::new();
     let mut enter = |name: &str, calls: String| {
-        assert!(!calls.contains("Scan"), "{calls}");
+        assert!(!calls.contains("Scan"), "the sweeper scans no table: {calls}");
         bill += &format!("{name}\n");
         calls.lines().for_each(|line| bill += &format!("  {line}\n"));
     };

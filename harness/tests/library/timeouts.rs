@@ -1,4 +1,4 @@
-//! Attempts that exceed their handler's timeout or their invocation's deadline.
+//! Tests of attempts that exceed the handler's timeout or the invocation's deadline.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,7 +43,7 @@ async fn attempt_that_outlasts_the_processors_invocation_is_retried_by_the_worke
 }
 
 #[tokio::test(start_paused = true)]
-async fn timeout_in_the_worker_is_final_if_the_policy_forbids_timeout_retries() {
+async fn timeout_in_the_worker_fails_the_request_if_the_policy_forbids_timeout_retries() {
     let mut policy = RetryPolicy::attempts(3);
     policy.retries_timeouts = false;
     let bench = Bench::new(policy, hangs).await;
@@ -61,7 +61,7 @@ async fn timeout_in_the_worker_is_final_if_the_policy_forbids_timeout_retries() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn handler_can_read_its_remaining_time_and_is_notified_when_its_time_is_up() {
+async fn handler_can_read_its_remaining_time_and_receives_a_stop_signal_at_its_time_limit() {
     let recorded = Arc::new(Mutex::new(Vec::new()));
     let recorder = Arc::clone(&recorded);
     let bench = Bench::new(RetryPolicy::never(), move |context| {
@@ -83,12 +83,12 @@ async fn handler_can_read_its_remaining_time_and_is_notified_when_its_time_is_up
     bench.queue("r1").await;
     bench.world.process_for(Duration::from_secs(100)).await;
     assert_eq!(*recorded.lock().unwrap(), [(90, 50, 90, StopReason::TimeLimitReached, true)]);
-    // A result that the handler returns within the grace period after the stop signal counts.
+    // The request completes, because the handler returned its result within the grace period after the stop signal.
     assert_eq!(bench.world.request("r1").await.ending, Some(Ending::Completed(json!("just in time"))));
 }
 
 #[tokio::test(start_paused = true)]
-async fn error_returned_after_the_time_is_up_counts_as_a_timeout() {
+async fn handler_error_returned_after_the_time_limit_counts_as_a_timeout() {
     let bench = Bench::new(RetryPolicy::never(), async |context: Context| {
         context.progress.stopped().await;
         context.progress.report(1.0, "x")?;
@@ -130,9 +130,13 @@ async fn handler_that_ignores_the_stop_signal_is_dropped_in_time_to_write_the_re
         let deadline = bench.world.now() + Duration::from_mins(1);
         processor.process(batch(bench.world.pending()), deadline).await;
         let settings = format!("deadline margin {margin} s, stop grace {grace} s");
-        assert_eq!(began.elapsed().as_secs(), dropped_after, "{settings}");
-        assert_eq!(dropped.get(), 1, "{settings}: the handler's future is dropped");
-        assert_eq!(bench.status("r1").await, Status::Retrying, "{settings}");
+        assert_eq!(
+            began.elapsed().as_secs(),
+            dropped_after,
+            "the handler is dropped after {dropped_after} s with {settings}"
+        );
+        assert_eq!(dropped.get(), 1, "the handler's future is dropped with {settings}");
+        assert_eq!(bench.status("r1").await, Status::Retrying, "the request is retried with {settings}");
     }
 }
 
@@ -142,7 +146,7 @@ async fn attempt_that_exceeds_its_handlers_timeout_is_retried_with_its_checkpoin
         let saved = context.checkpoint::<u32>()?.unwrap_or(0);
         context.progress.checkpoint(saved + 1).await?;
         let remaining = context.progress.remaining().as_secs();
-        assert!((19..=20).contains(&remaining), "{remaining}");
+        assert!((19..=20).contains(&remaining), "about 20 s remain, not {remaining} s");
         std::future::pending().await
     })
     .await;
@@ -152,11 +156,11 @@ async fn attempt_that_exceeds_its_handlers_timeout_is_retried_with_its_checkpoin
     assert_eq!(
         began.elapsed().as_secs(),
         25,
-        "stop is signaled after 20 s; the handler is dropped 5 s later"
+        "the handler receives the stop signal after 20 s and is dropped 5 s later"
     );
     let request = bench.world.request("r1").await;
-    // The handler's own timeout ended the attempt, not the invocation's deadline. The request is therefore
-    // retried, which uses an attempt, and not continued, which would use none.
+    // The attempt ended at the handler's timeout, before the invocation's deadline. The next run is therefore a new
+    // attempt and not a continuation, which would use no attempt.
     assert_eq!((request.status, request.continuations), (Status::Retrying, 0));
     assert_eq!((request.runner, request.checkpoint), (Runner::Processor, Some(json!(1))));
     bench.run_until_terminal("r1").await;
@@ -168,7 +172,7 @@ async fn attempt_that_exceeds_its_handlers_timeout_is_retried_with_its_checkpoin
 
 /// The earlier of the handler's timeout and the invocation's deadline stops the attempt.
 #[tokio::test(start_paused = true)]
-async fn invocation_deadline_cuts_a_longer_handler_timeout_short() {
+async fn invocation_deadline_stops_an_attempt_before_a_later_handler_timeout() {
     let bench = Bench::new(RetryPolicy::attempts(2), hangs).await;
     bench.queue_limited("r1", 52).await;
     let began = Instant::now();
@@ -176,7 +180,7 @@ async fn invocation_deadline_cuts_a_longer_handler_timeout_short() {
     assert_eq!(
         began.elapsed().as_secs(),
         55,
-        "stop is signaled after 50 s; the handler is dropped 5 s later"
+        "the handler receives the stop signal after 50 s and is dropped 5 s later"
     );
     assert_eq!((bench.status("r1").await, bench.runner("r1").await), (Status::Retrying, Runner::Worker));
 }

@@ -44,14 +44,15 @@ pub(crate) const CONNECTIONS: &str = "streamer-ConnectionsTable";
 /// Name of the table of shared rate limits.
 pub(crate) const RATE_LIMITS: &str = "streamer-RateLimitsTable";
 
-/// Test double for pushes to clients: records each frame, and can make the sends to a connection fail or hang.
+/// Test double for the clients' connections. It records each frame that is sent, and can make the sends to a
+/// connection fail or hang.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clients {
-    /// Each frame that was sent, with its connection and time.
+    /// Each frame that was sent, with the connection and the time of the send.
     sent: Arc<Mutex<Vec<(ConnectionId, Frame, Instant)>>>,
-    /// Kind and remaining count of injected send failures, by connection.
+    /// Injected send failures by connection: their kind, and the number of sends that will still fail.
     failing: Arc<Mutex<BTreeMap<ConnectionId, (SendErrorKind, u32)>>>,
-    /// Connection whose sends never return, if any.
+    /// Connection to which sends never return; `None` if no sends hang.
     hanging: Arc<Mutex<Option<ConnectionId>>>,
 }
 
@@ -61,7 +62,8 @@ impl Clients {
         self.fail_times(id, kind, u32::MAX);
     }
 
-    /// Makes the next `times` sends to the connection `id` fail with `kind`. Zero ends earlier failures.
+    /// Makes the next `times` sends to the connection `id` fail with `kind`. After a call with zero,
+    /// sends to this connection no longer fail.
     pub(crate) fn fail_times(&self, id: &str, kind: SendErrorKind, times: u32) {
         self.failing.lock().unwrap().insert(id.into(), (kind, times));
     }
@@ -71,13 +73,13 @@ impl Clients {
         *self.hanging.lock().unwrap() = Some(id.into());
     }
 
-    /// Returns the frames that the connection `id` was sent, in order.
+    /// Returns the frames that were sent to the connection `id`, in order.
     pub(crate) fn frames(&self, id: &str) -> Vec<Frame> {
         let sent = self.sent.lock().unwrap();
         sent.iter().filter(|(to, ..)| to.as_str() == id).map(|(_, frame, _)| frame.clone()).collect()
     }
 
-    /// Returns the send time of each frame, over all connections, in order.
+    /// Returns the send time of each frame that was sent to any connection, in order.
     pub(crate) fn times(&self) -> Vec<Instant> {
         self.sent.lock().unwrap().iter().map(|(.., at)| *at).collect()
     }
@@ -100,17 +102,17 @@ impl Connections for Clients {
     }
 }
 
-/// Test double for the dead-letter queue: records each letter, and can make sends fail.
+/// Test double for the dead-letter queue. It records each dead letter that is sent, and can make sends fail.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Letters {
     /// Each dead letter that was sent.
     sent: Arc<Mutex<Vec<DeadLetter>>>,
-    /// Remaining count of injected send failures.
+    /// Number of sends that will still fail.
     failing: Arc<Mutex<u32>>,
 }
 
 impl Letters {
-    /// Makes the next `times` sends fail with a transient error.
+    /// Makes the next `times` sends of a dead letter fail with a transient error.
     pub(crate) fn fail_times(&self, times: u32) {
         *self.failing.lock().unwrap() = times;
     }
@@ -133,14 +135,14 @@ impl DeadLetters for Letters {
     }
 }
 
-/// Test double for the dispatch of requests to the worker: records each dispatch, and can make dispatches fail.
+/// Test double for the dispatch of requests to the worker. It records each dispatch, and can make dispatches fail.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dispatched {
     /// Key of each dispatched request.
     keys: Arc<Mutex<Vec<RequestKey>>>,
-    /// Remaining count of injected transient dispatch failures.
+    /// Number of dispatches that will still fail with a transient error.
     failing: Arc<Mutex<u32>>,
-    /// Whether every dispatch fails with a permanent error.
+    /// True if every dispatch fails with a permanent error.
     refusing: Arc<AtomicBool>,
 }
 
@@ -176,7 +178,7 @@ impl WorkerDispatch for Dispatched {
     }
 }
 
-/// Metric sink that records each line.
+/// Metric sink that records each metric line that is written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics(Arc<Mutex<Vec<String>>>);
 
@@ -197,18 +199,27 @@ impl MetricSink for Metrics {
 pub(crate) type TestProcessor<Q> = Processor<Q, Clients, Letters, Dispatched>;
 
 /// A stage in one process: the template's tables on the embedded DynamoDB, a router, and test doubles for the
-/// clients, the dead-letter queue and the dispatch to the worker. The helpers act for the user `ann` of the
-/// tenant `acme`, unless a parameter names another.
+/// clients, the dead-letter queue and the dispatch to the worker. The helpers act for the user `ann` of the tenant
+/// `acme`, unless a parameter names a user or a connection.
 #[derive(Debug)]
 pub(crate) struct World {
+    /// Fake DynamoDB with the template's tables.
     pub(crate) db: DynamoDb,
+    /// Faults that a test can inject into the calls of the fake DynamoDB.
     pub(crate) faults: Faults,
+    /// Test double that records the frames sent to clients.
     pub(crate) clients: Clients,
+    /// Test double that records the dead letters.
     pub(crate) letters: Letters,
+    /// Test double that records the requests dispatched to the worker.
     pub(crate) dispatched: Dispatched,
+    /// Metric lines that the sweeper has written.
     pub(crate) metrics: Metrics,
+    /// Clock of the functions and of the fake DynamoDB, which follows tokio's virtual time.
     pub(crate) clock: TokioClock,
+    /// App with the handlers under test.
     pub(crate) app: Arc<App>,
+    /// Router of the world's app on the world's tables.
     pub(crate) router: Router<DynamoConnectionStore, DynamoRequestQueue, Clients>,
 }
 
@@ -239,13 +250,13 @@ impl World {
         world
     }
 
-    /// Returns the present virtual time. A world starts at 1,700,000,000 Unix seconds.
+    /// Returns the current virtual time. A world starts at 1,700,000,000 Unix seconds.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Returns the record of a new connection `c-{user}` of the tenant `acme`, with a token that is valid for
-    /// an hour.
+    /// Returns a connection `c-{user}` of the tenant `acme`, whose token is valid for an hour. Does not store the
+    /// connection.
     fn connection(&self, user: &str) -> Connection {
         Connection {
             id: ConnectionId::new(format!("c-{user}")),
@@ -262,14 +273,15 @@ impl World {
         }
     }
 
-    /// Replaces the record of the connection `c-{user}` by one with `permissions`.
+    /// Stores the connection `c-{user}` again, with `permissions`.
     pub(crate) async fn grant(&self, user: &str, permissions: &[&str]) {
         let mut connection = self.connection(user);
         connection.identity.permissions = permissions.iter().map(ToString::to_string).collect();
         DynamoConnectionStore::new(self.db.client(), CONNECTIONS).save(&connection).await.unwrap();
     }
 
-    /// Stores a new connection of `user` in `tenant`.
+    /// Stores a new connection with the id `connection`, of the user `user` in the tenant `tenant`. Same as
+    /// [`Self::connect`] with a different order of parameters.
     pub(crate) async fn connect_as(&self, connection: &str, user: &str, tenant: &str) {
         let mut opened = self.connection(user);
         opened.id = connection.into();
@@ -277,12 +289,12 @@ impl World {
         DynamoConnectionStore::new(self.db.client(), CONNECTIONS).save(&opened).await.unwrap();
     }
 
-    /// Returns the router of another Lambda environment, on the same tables, for `app`.
+    /// Returns a new router for `app` on the world's tables, like the router of a second Lambda environment.
     pub(crate) fn router_of(&self, app: App) -> Router<DynamoConnectionStore, DynamoRequestQueue, Clients> {
         self.router_with(app, Handle::current())
     }
 
-    /// Returns another router on the same tables, for `app`, which runs handlers on the runtime `handlers`.
+    /// Returns a new router for `app` on the world's tables, which runs handlers on the runtime `handlers`.
     pub(crate) fn router_with(
         &self,
         app: App,
@@ -293,7 +305,7 @@ impl World {
         Router::new(Arc::new(app), connections, queue(&self.db), clients, Arc::new(self.clock), handlers)
     }
 
-    /// Returns another router for the world's app, on the tables with these names.
+    /// Returns a new router for the world's app, on the tables with the names `connections` and `requests`.
     pub(crate) fn router_on(
         &self,
         connections: &str,
@@ -311,7 +323,7 @@ impl World {
         )
     }
 
-    /// Stores a new connection of `user` in `tenant`.
+    /// Stores a new connection with the id `connection`, of the user `user` in the tenant `tenant`.
     pub(crate) async fn connect(&self, connection: &str, tenant: &str, user: &str) {
         let mut saved = self.connection(user);
         saved.id = connection.into();
@@ -319,23 +331,23 @@ impl World {
         self.connections().save(&saved).await.unwrap();
     }
 
-    /// Returns the store of the connections table.
+    /// Returns a connection store on the world's connections table.
     pub(crate) fn connections(&self) -> DynamoConnectionStore {
         DynamoConnectionStore::new(self.db.client(), CONNECTIONS)
     }
 
-    /// Deletes the record of `connection`.
+    /// Deletes the item of `connection` from the connections table.
     pub(crate) async fn disconnect(&self, connection: &str) {
         self.connections().delete(&connection.into()).await.unwrap();
     }
 
-    /// Routes the message `body` from `connection`, and returns the answer as JSON.
+    /// Routes a message with the body `body` from `connection`, and returns the router's answer as JSON.
     pub(crate) async fn say(&self, connection: &str, body: impl ToString) -> String {
         // Boxed, because the router's future is large.
         Box::pin(self.router.route(&message(connection, json!(body.to_string()), false))).await
     }
 
-    /// Routes a message of ann with this action, id and payload, and returns the answer.
+    /// Routes a message from ann with `action`, `id` and `payload`, and returns the router's answer.
     pub(crate) async fn ask(&self, action: &str, id: &str, payload: Value) -> Frame {
         let answer = self.say("c-ann", json!({"action": action, "id": id, "payload": payload})).await;
         serde_json::from_str(&answer).unwrap()
@@ -391,7 +403,7 @@ impl World {
         }
     }
 
-    /// Returns all records of the requests table's stream. The records of each item are in write order.
+    /// Returns all stream records of the requests table. The records of each item are in write order.
     pub(crate) fn records(&self) -> Vec<Value> {
         let streams = self.db.streams();
         let arn = streams.latest_stream_arn(REQUESTS).unwrap();
@@ -402,14 +414,15 @@ impl World {
         records.iter().map(|record| record.to_event_record()).collect()
     }
 
-    /// Returns the stream records that pass the event source mapping's filter: those with the status PENDING.
+    /// Returns the stream records whose new image has the status PENDING, which are the records that the event source
+    /// mapping delivers to the processor.
     pub(crate) fn pending(&self) -> Vec<Value> {
         let is_pending = |record: &Value| record["dynamodb"]["NewImage"]["status"]["S"] == "PENDING";
         self.records().into_iter().filter(is_pending).collect()
     }
 
-    /// Processes all pending records in one processor invocation of 15 minutes, then runs each request that
-    /// the processor dispatched to the worker. Returns the processor's response.
+    /// Processes all pending stream records in one processor invocation of 15 minutes. Then runs each request that the
+    /// processor dispatched to the worker. Returns the processor's response.
     pub(crate) async fn process(&self) -> BatchResponse {
         let before = self.dispatched.keys().len();
         let response = self.process_for(Duration::from_mins(15)).await;
@@ -418,7 +431,7 @@ impl World {
         response
     }
 
-    /// Runs a request in a worker invocation of 15 minutes.
+    /// Runs the request `key` in a worker invocation of 15 minutes.
     pub(crate) async fn work(&self, key: RequestKey) {
         let deadline = self.now() + Duration::from_mins(15);
         self.worker().run(&WorkerEvent::of(&key), deadline).await.unwrap();
@@ -433,39 +446,39 @@ impl World {
         queue(&self.db).update_status(&key(id), from, to, self.now()).await.unwrap();
     }
 
-    /// Processes all pending records in one processor invocation of this duration.
+    /// Processes all pending stream records in one processor invocation of the duration `invocation`.
     pub(crate) async fn process_for(&self, invocation: Duration) -> BatchResponse {
         self.processor().process(batch(self.pending()), self.now() + invocation).await
     }
 
-    /// Reads the request `id` of ann.
+    /// Returns ann's request `id` from the requests table.
     pub(crate) async fn request(&self, id: &str) -> Request {
         queue(&self.db).get(&key(id)).await.unwrap().unwrap()
     }
 
-    /// Reads the raw item of ann's request `id`.
+    /// Returns the raw item of ann's request `id` from the requests table.
     pub(crate) async fn item(&self, id: &str) -> Item {
         let key = request_item::key(&key(id));
         let found = self.db.client().get_item().table_name(REQUESTS).set_key(Some(key)).send().await;
         found.unwrap().item.unwrap()
     }
 
-    /// Updates the item of the request `id` directly in the table. The expression refers to `value` as
-    /// `:value`.
+    /// Updates the item of ann's request `id` by the update expression `expression`, without the store. The expression
+    /// refers to `value` as `:value`.
     pub(crate) async fn edit(&self, id: &str, expression: &str, value: AttributeValue) {
         let update = self.db.client().update_item().table_name(REQUESTS);
         let update = update.set_key(Some(request_item::key(&key(id)))).update_expression(expression);
         update.expression_attribute_values(":value", value).send().await.unwrap();
     }
 
-    /// Adds `connection` to the subscribers in the item of the request `id`.
+    /// Adds `connection` to the subscribers of ann's request `id`, by a write to the item without the router.
     pub(crate) async fn subscribe(&self, id: &str, connection: &str) {
         let expression = format!("SET subscribers.{connection} = :value");
         self.edit(id, &expression, AttributeValue::N("1".into())).await;
     }
 
-    /// Changes the epoch and the owner token of the request `id`, as a claim by another process after lease
-    /// expiry does.
+    /// Changes the epoch and the owner token of ann's request `id`, as a claim by a second process after lease expiry
+    /// does.
     pub(crate) async fn take_over(&self, id: &str) {
         let update = self.db.client().update_item().table_name(REQUESTS);
         update
@@ -480,7 +493,7 @@ impl World {
     }
 }
 
-/// Creates the tables that the template declares.
+/// Creates in `db` the tables that the template declares.
 pub(crate) fn create_tables_of_template(db: &DynamoDb) {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
     let parameters = [("JwtKey".to_owned(), "unused".to_owned())].into();
@@ -498,12 +511,12 @@ pub(crate) fn key(id: &str) -> RequestKey {
     RequestKey::new(&"acme".into(), &"ann".into(), &id.into())
 }
 
-/// Returns the event of an event source mapping with these stream records.
+/// Returns the event by which an event source mapping delivers the stream records `records`.
 pub(crate) fn batch(records: Vec<Value>) -> StreamBatch {
     serde_json::from_value(json!({"Records": records})).unwrap()
 }
 
-/// Returns the gateway's event for a WebSocket message with this body over `connection`.
+/// Returns the gateway's event for a WebSocket message with the body `body` over `connection`.
 pub(crate) fn message(connection: &str, body: Value, is_base64: bool) -> ApiGatewayWebsocketProxyRequest {
     let event = json!({
         "requestContext": {
