@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// Folders that contain the tests which `docs/fidelity.md` names.
 const TESTS: [&str; 2] = ["harness", "lambdas/tests"];
 
-/// Folder of the fakes. Every test of the fakes whose name begins with a row's name must be named in
-/// `docs/fidelity.md`.
+/// Folder of the fakes. `docs/fidelity.md` must name every test in this folder that begins with the name of a
+/// row and `_`, unless the row's name is a single word.
 const TESTS_OF_FAKES: &str = "harness/fakes";
 
 /// Names of the two rows in `docs/fidelity.md` that share a test.

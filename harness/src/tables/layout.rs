@@ -220,7 +220,7 @@ pub enum Encryption {
     Owned,
     /// A KMS key of the account.
     Kms {
-        /// Id, ARN or alias of the KMS key; `None` for the account's default KMS key for DynamoDB.
+        /// Id, ARN or alias of the KMS key; `None` for the AWS managed key `aws/dynamodb`.
         key: Option<String>,
     },
     /// A KMS key that only CloudFormation knows, for example because the template creates it.

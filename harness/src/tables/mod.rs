@@ -54,9 +54,9 @@ pub struct Tables {
 pub struct Created {
     /// True if the call created the table; false if the table already existed.
     pub is_new: bool,
-    /// Comparison of the table with its wanted layout, after creation. An existing table is not changed, with
-    /// one exception. If only time to live or backups differ, the call turns these settings on, because an
-    /// earlier call may have been interrupted before this step.
+    /// Comparison of the table with its wanted layout. It describes the table as [`Tables::create`] leaves it.
+    /// That method does not change an existing table, with one exception: it turns on time to live and backups
+    /// if only these two differ, because an interrupted creation may have left them off.
     pub comparison: Comparison,
 }
 
