@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::world::{CONNECTIONS, World};
 
-/// Fake of the connections port. Each send takes 100 ms and succeeds. Counts the sends.
+/// Fake of the connections port that counts sends. Each send takes 100 ms and succeeds.
 #[derive(Clone, Debug, Default)]
 struct Slow {
     /// Number of sends in flight.

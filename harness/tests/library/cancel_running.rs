@@ -118,7 +118,7 @@ async fn request_whose_handler_saves_a_checkpoint_after_a_cancel_request_is_canc
 }
 
 /// The handler fails or yields before its attempt has read the cancel request. The store then refuses the
-/// attempt's write, because the item has a cancel request. Even a final failure sends no dead letter.
+/// attempt's write, because the item's cancel flag is set. Even a final failure sends no dead letter.
 #[tokio::test(start_paused = true)]
 async fn failure_retry_or_yield_after_an_unseen_cancel_request_becomes_a_cancellation() {
     let endings: [(RetryPolicy, fn() -> HandlerError); 4] = [
@@ -181,8 +181,8 @@ async fn request_cancelled_while_the_processor_waits_to_retry_it_is_not_run_agai
     assert_eq!((bench.started(), bench.status("r1").await), (2, Status::Cancelled));
 }
 
-/// The user can cancel a request between a claim whose response was lost and its repetition. The repeated
-/// claim then succeeds on a request with a cancel request. The test sets the cancel request in the table.
+/// A claim is repeated if its response is lost. If the user cancels the request between the two claims, the repeated
+/// claim succeeds although the cancel flag is set. The test sets the cancel flag in the table.
 #[tokio::test(start_paused = true)]
 async fn request_whose_cancel_was_requested_before_its_claim_is_not_run() {
     let bench = Bench::new(RetryPolicy::attempts(3), async |_| Ok(Value::Null)).await;

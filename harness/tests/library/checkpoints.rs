@@ -78,7 +78,7 @@ async fn yielded_request_continues_immediately_in_a_new_worker_invocation() {
     let request = bench.world.request("r1").await;
     assert_eq!((request.status, request.runner, request.history), (Status::Pending, Runner::Worker, vec![]));
     let item = bench.world.item("r1").await;
-    assert!(item.contains_key("timer_at"), "the timer recovers the request if its stream record is lost");
+    assert!(item.contains_key("timer_at"), "the request has a timer, in case its stream record is lost");
     assert_eq!((bench.world.dispatched.keys(), bench.frames()), (vec![], vec![]));
     bench.world.process().await;
     assert_eq!(bench.world.dispatched.keys(), [key("r1")], "the continuation is dispatched to the worker");
@@ -146,8 +146,8 @@ async fn request_continues_from_a_checkpoint_saved_after_the_time_limit_signal()
         assert_eq!(context.progress.stopped().await, StopReason::TimeLimitReached);
         sleep(Duration::from_secs(4)).await;
         context.progress.checkpoint("at the last moment").await?;
-        // The handler need not yield: because of the new checkpoint, the executor stops the handler and yields the
-        // request.
+        // The handler never yields. The executor stops the handler and yields the request, because the attempt has
+        // saved a new checkpoint.
         std::future::pending().await
     })
     .await;

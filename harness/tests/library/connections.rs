@@ -21,7 +21,7 @@ use tokio::time::{advance, sleep};
 use crate::flaky::{client_without_answers_to, queue_with_concurrent_write};
 use crate::world::{CONNECTIONS, REQUESTS, World, key, message, queue};
 
-/// Time that the clock of each test shows at the start of the test.
+/// Start time of each test, on the clock of the test's world.
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 
 /// Handler that runs for the number of seconds in its input, and reports progress after each second.
@@ -85,7 +85,9 @@ impl Bench {
 
     /// Passes the gateway's `$disconnect` event of the connection to the disconnect function.
     async fn close(&self, connection: &str) {
-        self.disconnect.answer(&ended(connection), self.world.now() + Duration::from_secs(10)).await;
+        self.disconnect
+            .answer(&disconnect_event(connection), self.world.now() + Duration::from_secs(10))
+            .await;
     }
 
     /// Returns two metrics of the last `$disconnect` event: the number of removed subscriptions, and the number
@@ -108,7 +110,7 @@ pub(crate) fn disconnect(world: &World) -> Disconnect<DynamoConnectionStore, Dyn
 }
 
 /// Returns the gateway's `$disconnect` event of a connection.
-pub(crate) fn ended(connection: &str) -> ApiGatewayWebsocketProxyRequest {
+pub(crate) fn disconnect_event(connection: &str) -> ApiGatewayWebsocketProxyRequest {
     let event = json!({
         "headers": {}, "multiValueHeaders": {}, "isBase64Encoded": false,
         "requestContext": {
@@ -205,7 +207,7 @@ async fn disconnect_does_not_cancel_a_request_that_concurrently_gains_a_subscrib
     let racing = queue_with_concurrent_write(&world.db, "BatchGetItem", subscribe);
     let (clock, metrics) = (Arc::new(world.clock), bench.metrics.clone());
     let disconnect = Disconnect::new(world.connections(), racing, clock, metrics).cancelling(true);
-    disconnect.answer(&ended("c-ann"), now + Duration::from_secs(10)).await;
+    disconnect.answer(&disconnect_event("c-ann"), now + Duration::from_secs(10)).await;
     assert_eq!(bench.counted(), (2, 0));
     for (id, status) in [("waits", Status::Pending), ("runs", Status::Processing)] {
         let request = world.request(id).await;
@@ -391,7 +393,7 @@ async fn hanging_update_of_the_last_activity_time_delays_the_answer_by_at_most_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn cached_connection_is_evicted_when_its_activity_update_finds_it_deleted() {
+async fn failed_activity_update_of_a_deleted_connection_evicts_it_from_the_routers_cache() {
     let bench = Bench::new().await;
     let (world, ping) = (&bench.world, r#"{"action":"ping","id":"p"}"#);
     world.say("c-ann", ping).await;

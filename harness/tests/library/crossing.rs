@@ -1,4 +1,5 @@
-//! Attempts of one user to see, cancel or impersonate the requests and identity of another user.
+//! Attempts of one user to read or cancel the requests of another user, or to act under the identity of another
+//! user.
 
 use std::time::Duration;
 
@@ -86,7 +87,8 @@ async fn say(world: &World, user: usize, message: Value) -> Frame {
 /// The actions whose payload names a request.
 const ACTIONS_ON_REQUESTS: [&str; 3] = ["status", "subscribe", "cancel"];
 
-/// Sends `action` about the request `id` over the user's connection, and returns the answer.
+/// Sends `action` about the request `id` over the connection of the user with the index `user`, and returns the
+/// answer.
 async fn about(world: &World, action: &str, user: usize, id: &str) -> Frame {
     say(world, user, json!({"action": action, "id": "s", "payload": {"request_id": id, "seq": 0}})).await
 }

@@ -28,7 +28,7 @@ async fn bench() -> Bench {
 }
 
 /// Returns the batch item failure for a stream record.
-fn sequence_number(record: &Value) -> BatchItemFailure {
+fn item_failure(record: &Value) -> BatchItemFailure {
     let number = record["dynamodb"]["SequenceNumber"].as_str().unwrap();
     BatchItemFailure { item_identifier: number.into() }
 }
@@ -75,7 +75,7 @@ async fn stream_record_whose_dispatch_to_the_worker_fails_is_a_batch_item_failur
     bench.world.dispatched.fail_times(1);
     let deadline = bench.world.now() + Duration::from_mins(15);
     let response = bench.world.processor().process(batch(records.clone()), deadline).await;
-    assert_eq!(response.batch_item_failures, [sequence_number(of("r1"))]);
+    assert_eq!(response.batch_item_failures, [item_failure(of("r1"))]);
     assert_eq!((bench.status("r1").await, bench.status("r2").await), (Status::Pending, Status::Completed));
 
     // The processor dispatches a request that has too little time to run in the invocation. If this dispatch
@@ -85,7 +85,7 @@ async fn stream_record_whose_dispatch_to_the_worker_fails_is_a_batch_item_failur
     let deadline = bench.world.now() + Duration::from_secs(39);
     let last = bench.world.pending().pop().unwrap();
     let response = bench.world.processor().process(batch(vec![last.clone()]), deadline).await;
-    assert_eq!(response.batch_item_failures, [sequence_number(&last)]);
+    assert_eq!(response.batch_item_failures, [item_failure(&last)]);
     assert_eq!((bench.status("r3").await, bench.world.dispatched.keys()), (Status::Pending, vec![]));
 }
 

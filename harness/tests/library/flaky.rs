@@ -48,7 +48,8 @@ pub(crate) fn client_without_answers_to(db: &DynamoDb, operation: &'static str) 
     client_over(except(db, operation, || HttpConnectorFuture::new(std::future::pending())))
 }
 
-/// Returns a function that answers calls of `operation` by `answer`, and other calls from the database.
+/// Returns a function that answers each call of `operation` by `answer`, and passes every other call to the
+/// database.
 fn except(
     db: &DynamoDb,
     operation: &'static str,
@@ -137,15 +138,15 @@ where
     }
 }
 
-/// Request queue in which the next writes of an attempt fail before they reach the table.
+/// Request queue that makes the next writes of an attempt fail before the writes reach the table.
 #[derive(Clone, Debug)]
 pub(crate) struct Flaky {
     /// Request queue that receives the calls that do not fail.
     pub(crate) queue: DynamoRequestQueue,
-    /// Number of the next calls of `renew`, `progress` and `checkpoint` that fail.
+    /// Number of upcoming calls of `renew`, `progress` and `checkpoint` that will fail.
     pub(crate) progress: Arc<AtomicU32>,
-    /// Number of the next calls of `complete`, `fail`, `confirm_cancel`, `retry_later` and `continue_later` that
-    /// fail. These are the writes that end an attempt.
+    /// Number of upcoming calls of `complete`, `fail`, `confirm_cancel`, `retry_later` and `continue_later` that
+    /// will fail. These operations are the writes that end an attempt.
     pub(crate) ends: Arc<AtomicU32>,
     /// Kind of the error that a failing call returns.
     pub(crate) kind: StoreErrorKind,

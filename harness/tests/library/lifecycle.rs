@@ -28,8 +28,8 @@ pub(crate) const RULES: Rules = Rules { max_continuations: 1 };
 pub(crate) struct Specimen {
     /// Key of the request.
     pub(crate) key: RequestKey,
-    /// Lease of the request's last claim; `None` if the request is pending. If the request is not processing,
-    /// the lease has another owner token than the claim.
+    /// Lease of the request's last claim; `None` if the request is pending. If the request is retrying or terminal,
+    /// the owner token is replaced, so that the store refuses writes under this lease.
     lease: Option<Lease>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) async fn specimen(store: &Store, id: &str, state: State) -> Specimen 
     }
     assert_eq!(state_of(store, &key).await, state, "{id}");
     if state.status() != Status::Processing {
-        // Use another owner token, because the store accepts a repeated write by the owner of the first write.
+        // Replace the owner token, because the store accepts a repeated write by the owner of the first write.
         lease = lease.map(|lease| Lease { owner: "another".to_owned(), ..lease });
     }
     Specimen { key, lease }
@@ -112,8 +112,8 @@ pub(crate) async fn state_of(store: &Store, key: &RequestKey) -> State {
     State::from(&store.seen(key).await)
 }
 
-/// Calls the store operation for `event` that leads to the state `next`. Returns true if the store applied
-/// the operation, and false if the store refused it.
+/// Calls the store operation for `event`. If several operations fit the event, calls the one that leads to the state
+/// in `next`. Returns true if the store applied the operation, and false if the store refused the operation.
 async fn apply(store: &Store, specimen: &Specimen, event: Event, now: Timestamp, next: &Step) -> bool {
     let (queue, key) = (&store.queue, &specimen.key);
     let seen = store.seen(key).await;

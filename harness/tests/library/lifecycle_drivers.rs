@@ -45,8 +45,8 @@ struct Sent {
 }
 
 impl Sent {
-    /// Asserts that a terminal frame was sent if `effect` is a delivery, and that a dead letter was sent if the
-    /// delivery includes one. Otherwise asserts that neither was sent.
+    /// Asserts that the sent frames and dead letters match `effect`. A delivery sends one terminal frame, and also one
+    /// dead letter if `dead_letter` is true. Without a delivery, neither is sent.
     fn assert_matches(&self, effect: Option<Effect>, context: &str) {
         let frames = self.clients.frames("c1");
         let terminal_frames = frames.iter().filter(|frame| frame.is_terminal()).count();

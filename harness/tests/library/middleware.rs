@@ -545,7 +545,7 @@ async fn fallback_handler_answers_actions_without_a_handler_but_not_built_in_act
 }
 
 #[tokio::test]
-async fn ping_passes_the_apps_layers_and_is_answered_while_a_handler_blocks_its_thread() {
+async fn ping_runs_through_app_layers_and_is_answered_while_a_handler_blocks_its_thread() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
     let mut app = App::new();

@@ -18,7 +18,7 @@ use streamer_harness::dynamodb::Calls;
 use streamer_harness::signing_key::{SigningKey, TokenFor};
 use tokio::time::{advance, sleep};
 
-use crate::connections::{disconnect, ended};
+use crate::connections::{disconnect, disconnect_event};
 use crate::world::{RATE_LIMITS, World, message};
 
 /// Set of IAM permissions. Each is an action and its resource, such as `PutItem RequestsTable` or
@@ -218,7 +218,7 @@ async fn template_grants_each_function_exactly_the_permissions_that_the_function
     world.ask("large", "left", json!({"is_long": true, "fails": false})).await;
     let disconnect = disconnect(&world).cancelling(true);
     let _ = ledger.take();
-    disconnect.answer(&ended("c-ann"), world.now() + Duration::from_secs(10)).await;
+    disconnect.answer(&disconnect_event("c-ann"), world.now() + Duration::from_secs(10)).await;
     needed_by_function.push(("DisconnectFunction", needed(&ledger.take())));
 
     for (function, mut needed) in needed_by_function {

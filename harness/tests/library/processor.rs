@@ -581,8 +581,8 @@ async fn subscriber_added_after_completion_keeps_the_request_in_the_timer_index(
     assert!(!bench.world.item("r1").await.contains_key("timer_at"));
 }
 
-/// Handler that reports progress in a loop that never awaits. The loop ends when three frames have been sent to
-/// clients.
+/// Handler that reports progress in a loop that never awaits. Returns true once three frames have been sent to
+/// clients, or false after 20 s of real time.
 struct Spins(Clients);
 
 impl Handler for Spins {

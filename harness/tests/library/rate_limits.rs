@@ -136,7 +136,7 @@ async fn rate_limit_counts_a_queued_request_once_when_queued_and_not_when_it_run
 }
 
 #[tokio::test(start_paused = true)]
-async fn environments_share_a_rate_limit_and_skip_dynamodb_while_they_know_the_bucket_is_empty() {
+async fn environments_share_a_rate_limit_and_skip_dynamodb_after_reading_an_empty_bucket() {
     let world = World::new(App::new()).await;
     let app = || limited(RateLimit::per_user(Rate::per_second(1).with_burst(5)).shared("messages"));
     let limits = || DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
@@ -191,7 +191,7 @@ async fn concurrent_calls_receive_no_more_tokens_than_the_rate_limit_bucket_cont
 }
 
 #[tokio::test(start_paused = true)]
-async fn stored_rate_limit_bucket_consists_of_its_name_a_full_time_and_a_ttl() {
+async fn stored_rate_limit_bucket_has_a_name_the_time_at_which_it_is_full_and_a_ttl() {
     let world = World::new(App::new()).await;
     let limits = DynamoRateLimits::new(world.db.client(), RATE_LIMITS);
     let (rate, now) = (Rate::per_second(2).with_burst(10), Timestamp::from_millis(1_000_250));

@@ -22,7 +22,8 @@ fn busy() -> HandlerError {
     HandlerError::retryable("BUSY", "The printer is busy")
 }
 
-/// Fails if the number of the current attempt is below `attempt`; otherwise returns that number.
+/// Handler body: fails in each attempt before the attempt number `attempt`. In a later attempt, returns the number of
+/// the current attempt.
 async fn succeeds_at(attempt: u32, context: Context) -> Result<Value, HandlerError> {
     if context.attempt < attempt { Err(busy()) } else { Ok(json!(context.attempt)) }
 }
@@ -97,7 +98,7 @@ async fn sent_dead_letter_is_no_longer_due_although_the_client_is_unreachable() 
     assert!(bench.world.item("r1").await.contains_key("timer_at"), "the delivery to ann is still due");
 }
 
-/// Each error occurs in the first of at most two attempts. The request is retried if its status is then RETRYING.
+/// Each error occurs in the first of two allowed attempts. A request that will be retried has the status RETRYING.
 #[tokio::test(start_paused = true)]
 async fn handler_error_decides_whether_the_request_is_retried() {
     fn unexpected() -> HandlerError {
@@ -115,7 +116,7 @@ async fn handler_error_decides_whether_the_request_is_retried() {
         let bench = Bench::new(RetryPolicy::attempts(2), move |_| std::future::ready(Err(error()))).await;
         bench.queue("r1").await;
         bench.world.process().await;
-        assert_eq!(bench.status("r1").await, status, "the first attempt's error {n} decides the status");
+        assert_eq!(bench.status("r1").await, status, "error {n} makes the request {status:?}");
         assert_eq!(
             bench.history("r1").await,
             [(1, AttemptOutcome::Failed)],

@@ -161,7 +161,7 @@ async fn status_action_returns_the_snapshot_of_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn message_over_an_unknown_connection_or_under_an_expired_token_is_unauthorized() {
+async fn message_from_an_unknown_connection_or_with_an_expired_token_is_unauthorized() {
     let world = World::new(app()).await;
     let echo = r#"{"action":"echo","id":"r1","payload":1}"#;
     let stranger = world.say("c-eve", echo).await;
@@ -180,11 +180,14 @@ async fn router_caches_the_identity_of_a_connection_for_five_minutes() {
     assert!(world.say("c-ann", echo).await.contains("\"success\":true"));
     world.disconnect("c-ann").await;
     tokio::time::advance(Duration::from_secs(299)).await;
-    assert!(world.say("c-ann", echo).await.contains("\"success\":true"), "the identity is cached");
+    assert!(
+        world.say("c-ann", echo).await.contains("\"success\":true"),
+        "the router uses the cached identity of the deleted connection"
+    );
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(
         world.say("c-ann", echo).await.contains("\"UNAUTHORIZED\""),
-        "the router reads the identity again and does not find the connection"
+        "after five minutes, the router reads the connection again and does not find the deleted item"
     );
 }
 
@@ -198,7 +201,7 @@ async fn hanging_quick_handler_times_out_after_25_seconds_before_the_gateway_doe
 }
 
 #[tokio::test(start_paused = true)]
-async fn response_above_the_frame_limit_becomes_an_error_that_names_its_request() {
+async fn response_above_the_frame_limit_becomes_an_error_with_the_request_id() {
     let world = World::new(app()).await;
     let body = json!({"action": "double", "id": "r1", "payload": "x".repeat(70_000)});
     assert_snapshot!(world.say("c-ann", body).await, @r#"{"type":"error","request_id":"r1","error":{"code":"PAYLOAD_TOO_LARGE","message":"The response has 140062 bytes; the gateway carries at most 131072"},"timestamp":1700000000}"#);

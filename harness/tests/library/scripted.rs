@@ -162,7 +162,7 @@ impl Bench {
             match self.status(id).await {
                 Status::Retrying => self.world.retry(id).await,
                 Status::Pending => {}
-                Status::Processing => panic!("the request is claimed but no attempt runs"),
+                Status::Processing => panic!("the request is still PROCESSING although no attempt runs"),
                 Status::Completed | Status::Failed | Status::Cancelled => return,
             }
         }

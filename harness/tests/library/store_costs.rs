@@ -251,7 +251,7 @@ async fn nudge_checkpoint_reclaim_and_subscribe_have_fixed_dynamodb_costs() {
     bill.queue.continue_later(&key, &lease, &last).await.unwrap();
     bill.enter("continue_later");
     bill.queue.claim(&key, "processor", Runner::Processor, at(3), at(63)).await.unwrap();
-    bill.enter("claim by a processor of a request for the worker");
+    bill.enter("claim by the processor of a request that only the worker may claim");
     let lease = bill.claim(&key).await;
     bill.enter("claim with a checkpoint of 7 KB");
     assert!(bill.queue.postpone(&key, at(71), at(100)).await.unwrap());

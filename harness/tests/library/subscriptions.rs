@@ -222,7 +222,7 @@ async fn subscriber_that_joins_a_request_without_new_reports_receives_the_termin
 }
 
 #[tokio::test(start_paused = true)]
-async fn subscriber_that_joins_after_completion_receives_the_terminal_frame_of_earlier_subscribers() {
+async fn late_subscriber_receives_the_same_terminal_frame_as_earlier_subscribers() {
     let world = world().await;
     for (id, action) in [("r1", "work"), ("r2", "fail")] {
         world.ask(action, id, json!("done")).await;
@@ -313,7 +313,8 @@ async fn request_has_at_most_16_subscribers_and_closed_connections_make_room_for
         world.say("c-17", json!({"action": "subscribe", "id": "s1", "payload": {"request_id": "r1"}})).await;
     assert_snapshot!(full, @r#"{"type":"error","request_id":"s1","error":{"code":"RATE_LIMITED","message":"The request already has 16 subscribers, the maximum","details":{"max_subscribers":16}},"timestamp":1700000000}"#);
     snapshot_of(subscribe(&world, "c-16", "r1", 0).await);
-    // The same message over the 17th connection is also refused, because it would subscribe the connection.
+    // A repeat of the message that queued r1 is also refused on the 17th connection, because the message would
+    // subscribe the connection.
     let again = over(&world, "c-17", json!({"action": "work", "id": "r1", "payload": "done"})).await;
     assert_eq!(code_of(&again), ErrorCode::RateLimited);
 

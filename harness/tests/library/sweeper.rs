@@ -219,7 +219,7 @@ impl Scene {
         item.get("timer_at").map(|at| Timestamp::from_millis(at.as_n().unwrap().parse().unwrap()))
     }
 
-    /// Returns the time at which the sweeper made the retry of the request `id` pending. The code computes it from the
+    /// Returns the time at which the sweeper made the retried request `id` pending. The time is computed from the
     /// request's timer, which the sweeper set to 150 s after that time.
     async fn pending_since(&self, id: &str) -> Timestamp {
         assert_eq!(self.world.request(id).await.status, Status::Pending);
@@ -442,7 +442,7 @@ async fn sweeper_removes_a_gone_subscriber_and_delivers_to_the_remaining_subscri
 }
 
 #[tokio::test(start_paused = true)]
-async fn due_dead_letter_is_sent_again_until_its_queue_accepts_the_message() {
+async fn due_dead_letter_is_resent_until_the_dead_letter_queue_accepts_it() {
     let scene = Scene::new().await;
     scene.fail("r1").await;
     scene.world.letters.fail_times(2);
@@ -467,8 +467,8 @@ async fn delivery_to_an_unreachable_subscriber_backs_off_and_eventually_succeeds
     for _ in 0..60 {
         deliveries += scene.sweep_slowly().await.undelivered;
     }
-    // The sweeper delivers 30 s, 60 s, 120 s, 240 s, 480 s and 960 s after the terminal write, and then every
-    // 15 minutes.
+    // The sweeper attempts a delivery 30 s, 60 s, 120 s, 240 s, 480 s and 960 s after the terminal write, and then
+    // every 15 minutes.
     assert_eq!(deliveries, 8);
     scene.world.clients.fail_times("c-ann", SendErrorKind::Unavailable, 0);
     for _ in 0..16 {

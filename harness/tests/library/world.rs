@@ -68,7 +68,7 @@ impl Clients {
         self.failing.lock().unwrap().insert(id.into(), (kind, times));
     }
 
-    /// Makes all later sends to the connection `id` hang.
+    /// Makes all later sends to the connection `id` hang. Only one connection hangs, the one of the last call.
     pub(crate) fn hang(&self, id: &str) {
         *self.hanging.lock().unwrap() = Some(id.into());
     }

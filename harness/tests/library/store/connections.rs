@@ -164,6 +164,6 @@ async fn only_connections_without_recent_activity_are_deleted_as_stale() {
     assert_eq!(store.connections.delete_stale(before).await.unwrap(), 0);
     assert!(
         Connection::STALE_AFTER > Duration::from_hours(2),
-        "STALE_AFTER is longer than 2 h, after which API Gateway closes every connection"
+        "STALE_AFTER is longer than 2 h, the maximum lifetime of an API Gateway connection"
     );
 }

@@ -42,7 +42,7 @@ fn millis(time: Timestamp) -> AttributeValue {
     AttributeValue::N(time.as_millis().to_string())
 }
 
-/// Performs the lease holder's write `name` (one of [`WRITES`]) at `seconds` after the start of the test.
+/// Performs the lease holder's write `name` (one of [`WRITES`]) at the time `at(seconds)`.
 async fn write(
     store: &Store,
     name: &str,

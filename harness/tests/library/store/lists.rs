@@ -233,7 +233,8 @@ async fn list_query_with_an_invalid_page_limit_or_cursor_is_a_misuse_error() {
     }
 }
 
-/// A list that accepted the cursor of another list would silently skip its own entries before the cursor.
+/// A list refuses the cursor of another list. If a list accepted such a cursor, the list would silently skip its own
+/// entries before the cursor.
 #[tokio::test]
 async fn list_cursor_is_refused_by_the_list_of_another_status_or_connection() {
     let store = Store::new().await;

@@ -157,7 +157,7 @@ impl Store {
         update.send().await.unwrap();
     }
 
-    /// True if the request is in the timer index, from which the sweeper reads due items.
+    /// Returns true if the request is in the timer index, from which the sweeper reads due items.
     pub(super) async fn is_in_timers(&self, key: &RequestKey) -> bool {
         let item = self.item(key).await;
         assert_eq!(
@@ -203,9 +203,9 @@ pub(super) fn past(attempt: u32, seconds: u64) -> PastAttempt {
     }
 }
 
-/// Returns the result of a delivery that sent the terminal frame to the connections `delivered`. `is_complete`
-/// is true if the request had no further subscribers. The delivery sent no dead letter, and does not know
-/// whether the part items have an expiry time.
+/// Returns the result of a delivery that sent the terminal frame to the connections `delivered`, and no dead letter.
+/// `is_complete` is true if the request had no other subscribers. The result does not say whether the part items
+/// have an expiry time.
 pub(super) fn delivered_to(delivered: &[ConnectionId], is_complete: bool) -> Delivery<'_> {
     Delivery { delivered, is_complete, is_dead_letter_sent: false, part_ttls_set: false }
 }

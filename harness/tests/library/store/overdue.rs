@@ -166,7 +166,7 @@ async fn request_reclaimed_as_failed_or_cancelled_is_terminal_with_a_delivery_ti
         assert_eq!(store.get(&key).await, expected);
         assert_eq!(timer_at(&store, &key).await, Some(millis(71 + 30)));
         assert!(store.item(&key).await.contains_key("ttl"));
-        // One write records that the dead letter was sent and that c1 has the terminal frame.
+        // One write records the delivery to c1 and, for the failed request, the sent dead letter.
         let c1 = ids(&["c1"]);
         let delivery = Delivery { is_dead_letter_sent: is_failed, ..delivered_to(&c1, true) };
         store.queue.record_delivery(&key, 1, delivery).await.unwrap();
