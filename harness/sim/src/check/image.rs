@@ -1,5 +1,5 @@
-//! A request's item as a write left it, called its image. The checks read images in place, because they read
-//! one for every write of every world.
+//! Reads images of a request's item. An image is the item as it is after a write. The checks do not convert
+//! whole images, because they read one for each write of each world.
 
 use serde_json::Value;
 use streamer::lifecycle::{Budget, Hold, State};
@@ -73,7 +73,7 @@ impl ItemState {
         })
     }
 
-    /// Converts the state to that of the state machine in `core`.
+    /// Converts this state to the state type of the state machine in `core`.
     pub(super) fn lifecycle_state(&self) -> State {
         let budget =
             Budget { used: self.attempt, allowed: self.max_attempts, continuations: self.continuations };
@@ -89,8 +89,8 @@ impl ItemState {
         }
     }
 
-    /// Returns whether the state equals a state of the state machine, apart from the lease's end and the
-    /// timer.
+    /// Returns true if this state equals `state`, a state of the state machine, without comparing the lease's
+    /// end and the timer.
     pub(super) fn matches(&self, state: &State) -> bool {
         let budget =
             Budget { used: self.attempt, allowed: self.max_attempts, continuations: self.continuations };

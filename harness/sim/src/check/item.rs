@@ -1,4 +1,4 @@
-//! Checks of a single image of a request's item, whatever the item was before.
+//! Checks of a single image of a request's item, without regard to earlier images.
 
 use std::time::Duration;
 
@@ -84,7 +84,10 @@ pub(super) fn check_item(
         && has("error") == (status == Status::Failed)
         && (!has("dead_letter") || status == Status::Failed);
     if !is_sound {
-        wrong(rules::ITEM_FITS_ITS_STATUS, "item has attributes that do not fit its status, or lacks some");
+        wrong(
+            rules::ITEM_FITS_ITS_STATUS,
+            "item has a forbidden attribute, or lacks a required one, for its status",
+        );
     }
     if status.is_terminal() && request.ended_at == Some(at) {
         let read = item_of_image(image).map_err(|error| error.to_string());

@@ -1,4 +1,5 @@
-//! The checker tests each invariant during a world, as early as the events allow, and at its end.
+//! The checker tests each invariant while a world runs, as early as the events allow, and again at the
+//! world's end.
 //!
 //! The checks see what the fakes observed (every write and every frame, with its sender), what clients sent
 //! and received, and when handlers ran. Of the code under test, the checks use only the state machine, which

@@ -141,7 +141,7 @@ fn check_progress(limits: &Limits, request: &mut RequestModel, post: &Post<'_>) 
         problems.push((rules::PACED, message));
     }
     let state = &request.state;
-    // The attempt that made the terminal write may still push earlier progress.
+    // The attempt that made the terminal write may still push progress from before that write.
     let is_own_end = state.status.is_terminal() && state.epoch == epoch && epoch_of(state.seq) == epoch;
     let is_held = state.status == Status::Processing
         && state.epoch == epoch

@@ -32,7 +32,7 @@ pub(super) struct RequestModel {
     pub(super) pushed: BTreeMap<String, PushedFrames>,
     /// Part items of the request (separate items for large values), by part name.
     pub(super) parts: BTreeMap<String, Part>,
-    /// Time at which the running attempt was asked to stop; `None` if it was not.
+    /// Time at which a cancel of the running attempt was requested; `None` if no cancel was requested.
     pub(super) cancel_requested_at: Option<Timestamp>,
     /// Number of times that the handler has started, by attempt and continuation count.
     pub(super) runs: BTreeMap<(u32, u32), u32>,
@@ -119,7 +119,8 @@ impl RequestModel {
         self.statuses & bit(status) != 0
     }
 
-    /// Returns whether the request's time to live is over at `at`. An open request has none.
+    /// Returns true if the request has expired at the time `at`. An open request never expires, because it
+    /// has no time to live.
     pub(super) fn has_expired(&self, at: Timestamp) -> bool {
         number(&self.image, "ttl").is_some_and(|ttl| ttl <= at.as_secs())
     }
@@ -157,7 +158,7 @@ impl RequestModel {
         }
         let payload = text(&self.image, "payload").and_then(|text| serde_json::from_str::<Value>(text).ok());
         if letter.left_out.is_empty() && payload.is_some_and(|payload| payload != letter.payload) {
-            return Some("its payload differs from the request's".to_owned());
+            return Some("the dead letter's payload differs from the request's payload".to_owned());
         }
         None
     }

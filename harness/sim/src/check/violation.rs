@@ -35,8 +35,8 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Violations found so far. For each request, only the first violation of each rule is kept, because further
-/// ones usually follow from it.
+/// Violations found so far. For each request, only the first violation of each rule is kept, because later
+/// violations of the rule usually have the same cause.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) violations: Vec<Violation>,

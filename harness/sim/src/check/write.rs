@@ -37,7 +37,7 @@ const ATTEMPT_ATTRIBUTES: [&str; 18] = [
     "finished_at",
 ];
 
-/// Shortest time between two stored reports.
+/// Minimum time between two writes of progress reports.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One write to a request's item.
@@ -203,8 +203,8 @@ pub(super) fn check_costs(limits: &Limits, found: &mut Found, write: &Write<'_>,
     } else if write.has_changed("lease_expires_at") {
         claim.stored += 1;
     }
-    // A big checkpoint is followed by a renewal, so checkpoints allow more writes. The other 3 allow for slow
-    // writes.
+    // A big checkpoint is followed by a renewal, so checkpoints allow more writes. The constant 3 allows for
+    // slow writes.
     let seconds = at.since(claim.at).as_millis() / STORE_INTERVAL.as_millis();
     let most = seconds + 3 + 2 * u128::from(claim.checkpoints);
     if u128::from(claim.stored) > most && new.status == Status::Processing && limits.is_faultless {
