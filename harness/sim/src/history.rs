@@ -133,7 +133,8 @@ impl Requests {
     }
 }
 
-/// Items of the requests table, by the key of the request and the name of the part.
+/// Items of the requests table, by the request's key and the value of the `part` attribute, which is
+/// `request` for the request's own item.
 struct Items<'a>(BTreeMap<(&'a str, &'a str), &'a Value>);
 
 impl<'a> Items<'a> {

@@ -134,12 +134,13 @@ impl Line {
     }
 }
 
-/// Turns events into lines, and remembers earlier items to show what each write changes.
+/// Converts events to lines, and keeps the last item of each request to show which attributes a write
+/// changes.
 struct Narrator<'a> {
     plan: &'a Plan,
-    /// Last written item of each request, by key.
+    /// Item of each request after its last write, by the request's key.
     items: BTreeMap<String, Value>,
-    /// User of each connection that a request came over, as `tenant/user`, by connection id.
+    /// User of each connection over which a request was sent, as `tenant/user`, by connection id.
     users: BTreeMap<String, String>,
 }
 

@@ -19,8 +19,8 @@ use streamer_sim::{Sim, Violation};
 
 /// Number of seeds within which a bug must be caught.
 const MAX_SEEDS: u64 = 1_000;
-/// Bugs that are caught too rarely to insist on. The search ends when all other bugs are caught, unless such
-/// a bug is the only one searched for.
+/// Bugs that are caught too rarely for the test to require it. The search ends when all other bugs are
+/// caught, unless such a bug is the only one searched for.
 ///
 /// `ForeignEndingTaken`: an attempt treats another attempt's terminal write as its own. The mistake does harm
 /// only if both attempts have failed, or if a subscriber still lacks the terminal frame. The attempt's
@@ -31,7 +31,7 @@ const RARELY_CAUGHT: [Bug; 1] = [Bug::ForeignEndingTaken];
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 #[test]
-fn each_seeded_bug_is_caught_within_a_thousand_seeds_that_pass_without_it() {
+fn each_seeded_bug_is_caught_within_a_thousand_seeds_that_pass_without_the_bug() {
     let search = Search::of(&env::var("SEEDED_BUG").unwrap_or_default());
     search.all();
     let mut problems = String::new();
@@ -68,7 +68,8 @@ struct Search {
     /// Number of runs that have begun. The runs go seed by seed, with one run for each bug.
     begun: AtomicUsize,
     caught: Mutex<BTreeMap<Bug, Caught>>,
-    /// Violations of the worlds without any bug, by seed. Every list should be empty.
+    /// Violations of the worlds without any bug, by seed. Each list should be empty, because a world without
+    /// a bug breaks no rule.
     without: Mutex<BTreeMap<u64, Vec<Violation>>>,
 }
 
@@ -100,7 +101,7 @@ impl Search {
         });
     }
 
-    /// Returns whether the test fails if the bug is not caught.
+    /// Returns true if the test must fail when the bug is not caught.
     fn is_missed(&self, bug: Bug) -> bool {
         self.bugs.len() == 1 || !RARELY_CAUGHT.contains(&bug)
     }

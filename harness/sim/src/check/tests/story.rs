@@ -381,7 +381,8 @@ impl Story {
         Item(image)
     }
 
-    /// Inserts a write after the last inserted write, or after the named event if no write has been inserted.
+    /// Inserts a write after the named event. If a write has already been inserted after that event, inserts
+    /// the new write after the inserted one.
     pub(super) fn write_after(
         &mut self,
         name: &str,
