@@ -133,8 +133,8 @@ impl<'a> SimClient<'a> {
         self.reconnect_at = Some(Instant::now() + delay);
     }
 
-    /// Takes the connection out of use, and cancels a scheduled reconnect. Returns the connection, or `None`
-    /// if the client was not connected.
+    /// Leaves the connection, and cancels a scheduled reconnect. Returns the connection, or `None` if the
+    /// client was not connected.
     fn leave(&mut self) -> Option<Client> {
         self.reconnect_at = None;
         let connection = self.connection.take()?;

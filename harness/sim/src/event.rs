@@ -74,9 +74,9 @@ pub(super) enum HandlerPhase {
 /// An event that concerns the whole world.
 #[derive(Clone, Debug)]
 pub(super) enum WorldEvent {
-    /// The stage is up, and the clients start.
+    /// The stage has started, and the clients start.
     Begin,
-    /// A fault without a call struck: a shard was split, or a new version was deployed.
+    /// A fault that affects no particular call struck: a shard was split, or a new version was deployed.
     Fault { kind: FaultKind, about: String },
     /// From now on, no fault is injected.
     FaultsEnded,
@@ -87,7 +87,7 @@ pub(super) enum WorldEvent {
     End,
 }
 
-/// Formats the events as text, one per line. Equal plans give equal bytes.
+/// Formats the events as text, one per line. Equal plans produce equal bytes.
 pub(super) fn trace(events: &[Event]) -> String {
     let mut text = String::new();
     for event in events {

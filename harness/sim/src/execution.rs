@@ -25,7 +25,7 @@ use streamer_harness::stage::{Services, Stage, StageBuilder, StageError};
 /// The app whose handlers run in a world.
 #[derive(Clone)]
 pub(super) enum AppUnderTest {
-    /// The simulator's own handlers, which do what each request's payload says.
+    /// The simulator's own handlers, which execute the job in each request's payload.
     Jobs,
     /// Creates a user's app; called once for each environment of a function.
     Users(Arc<dyn Fn(&Services) -> App + Send + Sync>),

@@ -17,7 +17,7 @@ use streamer_fakes::faults::{Call, Fault, FaultGuard};
 use streamer_fakes::lambda::Functions;
 use streamer_harness::stage::Stage;
 
-/// The running injection of a plan's faults into the plan's world.
+/// Injects a plan's faults into the plan's world until it is stopped.
 #[derive(Debug)]
 pub(super) struct Injector {
     /// One task for each fault of the plan, which starts and stops that fault.
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
     use streamer_fakes::observe::Observation;
 
-    /// Returns how often faults of this kind were reported.
+    /// Returns the number of injected faults of this kind.
     fn strikes(world: &Outcome, kind: FaultKind) -> usize {
         let is_strike = |event: &EventKind| match event {
             EventKind::Fake(Observation::Injected { fault, .. }) => *fault == kind.name(),

@@ -56,7 +56,7 @@ pub(super) enum JobStep {
     Report(f64),
     /// Reports progress this many times in a row.
     Flood(u32),
-    /// Sets a metadata value of the progress.
+    /// Sets a metadata value for the request's progress frames.
     Note,
     /// Makes an invalid report, which must be refused.
     Wild(Wild),

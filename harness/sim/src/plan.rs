@@ -1,5 +1,5 @@
-//! Plans: everything about a simulated run that is decided before it begins. A plan is derived from a seed,
-//! can be kept in a file, and can be shrunk.
+//! Plans of simulated runs. A plan contains all choices that are made before the run begins. It is derived
+//! from a seed or read from a file, and can be shrunk.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Scenario of one simulated run (a world): the stage, its clients, and the faults to inject. The same plan
-/// always gives the same run, byte for byte.
+/// always produces the same run, byte for byte.
 ///
 /// [`from_json`](Self::from_json) and [`to_json`](Self::to_json) read and write a plan as a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +21,7 @@ pub struct Plan {
     pub stage: StagePlan,
     /// Clients that use the stage; at least one.
     pub clients: Vec<ClientPlan>,
-    /// Faults to inject.
+    /// Faults to inject during the run.
     pub faults: Vec<FaultPlan>,
 }
 
@@ -29,7 +29,7 @@ pub struct Plan {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StagePlan {
-    /// Environment variables that every function gets, such as `LEASE_MS`. Key: the name.
+    /// Environment variables of every function, such as `LEASE_MS`. Key: the variable's name.
     pub variables: BTreeMap<String, String>,
     /// Number of shards of each DynamoDB stream, at most 64; 0 for the stage's default.
     pub shards: u16,

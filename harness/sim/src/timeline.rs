@@ -12,8 +12,8 @@ use super::plan::Plan;
 use super::tally::{NOT_STORED, text};
 use streamer_fakes::observe::{Answer, Observation};
 
-/// Timeline of a simulated run, which prints one event per line: seconds since the start, the actor, and what
-/// happened.
+/// Timeline of a simulated run, which prints one line per event: the seconds since the start, the actor, and
+/// the event.
 ///
 /// The timeline leaves out calls and invocations that succeed, because other lines show their effects.
 #[derive(Debug)]

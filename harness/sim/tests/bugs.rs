@@ -19,13 +19,13 @@ use streamer_sim::{Sim, Violation};
 
 /// Number of seeds within which a bug must be caught.
 const MAX_SEEDS: u64 = 1_000;
-/// Bugs that are caught too rarely for the test to require it. The search ends when all other bugs are
-/// caught, unless such a bug is the only one searched for.
+/// Bugs that the simulator catches too rarely: the test passes even if it misses them. The search ends when
+/// all other bugs are caught. If a rarely caught bug is the only bug to search for, it must be caught.
 ///
-/// `ForeignEndingTaken`: an attempt treats another attempt's terminal write as its own. The mistake does harm
-/// only if both attempts have failed, or if a subscriber still lacks the terminal frame. The attempt's
-/// process must freeze at the end of the attempt for longer than its lease, and then continue at such a
-/// moment.
+/// `ForeignEndingTaken`: an attempt treats the terminal write of a different attempt as its own. The mistake
+/// does harm only if both attempts have failed, or if a subscriber still lacks the terminal frame. The
+/// attempt's process must freeze at the end of the attempt for longer than its lease, and then continue while
+/// one of these conditions holds.
 const RARELY_CAUGHT: [Bug; 1] = [Bug::ForeignEndingTaken];
 /// Stack size of a thread, because the embedded database parses expressions recursively.
 const STACK_BYTES: usize = 16 * 1024 * 1024;

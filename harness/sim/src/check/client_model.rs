@@ -49,7 +49,7 @@ pub(super) struct Query {
 /// Summary of all messages that a user has sent under one request id.
 #[derive(Debug, Default)]
 pub(super) struct SentRequest {
-    /// Actions and payloads that were sent under the id. More than one pair is a conflict.
+    /// Each action and payload that the user has sent under the request id. More than one pair is a conflict.
     pub(super) contents: BTreeSet<(String, String)>,
     /// True if at least one message with the id may be answered as a quick request, which is not queued.
     pub(super) may_be_quick: bool,

@@ -16,7 +16,7 @@ use crate::plan::Act;
 /// Built-in actions that concern a request.
 const QUERY_ACTIONS: [&str; 3] = ["status", "subscribe", "cancel"];
 
-/// Returns the id of the request that a built-in action concerns.
+/// Returns the id of the request that a built-in action concerns; `None` if the message has no such action.
 fn about(message: &Message) -> Option<&str> {
     let about = message.payload.get("request_id").and_then(Value::as_str);
     about.filter(|_| QUERY_ACTIONS.contains(&message.action.as_str()))

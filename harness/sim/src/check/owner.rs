@@ -16,7 +16,7 @@ impl Owner {
         Self { user: UserId::new(&client.user), tenant: TenantId::new(&client.tenant) }
     }
 
-    /// Returns the key of the owner's request with this client id, as [`request_of`] makes it.
+    /// Returns the key that [`request_of`] makes for the owner's request with this client id.
     pub(super) fn key(&self, id: &str) -> String {
         request_of(self.tenant.as_str(), self.user.as_str(), id)
     }

@@ -1,5 +1,5 @@
-//! The text of each rule, by which a violation names the rule. A leading number is that of the invariant in
-//! ARCHITECTURE.md.
+//! Texts of the rules. A violation contains the text of the broken rule. A leading number is the number of
+//! the invariant in ARCHITECTURE.md.
 //!
 //! ARCHITECTURE.md lists the effects that cannot be fenced. If a rule tolerates one of these effects, the
 //! rule's comment says so.
@@ -8,7 +8,7 @@
 pub(super) const ACKNOWLEDGED_IS_STORED: &str = "1: an acknowledged request is stored";
 /// Once the faults have ended, every queued request becomes terminal, within a time that depends on the plan.
 pub(super) const BECOMES_TERMINAL_IN_TIME: &str = "1: every request becomes terminal in bounded time";
-/// Once the faults have ended, the sweeper handles each due item within minutes: it moves or removes the
+/// Once the faults have ended, the sweeper handles each due item within minutes, by moving or removing the
 /// item's timer.
 pub(super) const DUE_ITEM_IS_HANDLED: &str = "1: the sweeper handles every due item";
 /// A request is in the timer index while it is open, or while its terminal frame or dead letter is
@@ -34,7 +34,7 @@ pub(super) const FENCED: &str = "3: a fenced attempt (its lease is lost) changes
 pub(super) const NO_PUSH_WITHOUT_LEASE: &str = "3: an attempt without its lease pushes nothing";
 /// Without a fault, the sweeper reclaims no running request.
 pub(super) const LEASE_IS_KEPT: &str = "3: no lease is lost without a fault";
-/// The stored sequence number never falls, and belongs to the attempt that writes it.
+/// The stored sequence number never falls, and its epoch is that of the attempt that writes it.
 pub(super) const STORED_SEQ_RISES: &str = "4: the stored sequence number belongs to its attempt and rises";
 /// Sequence numbers rise in the frames that one attempt pushes to a client, and in the frames that a client
 /// receives over one connection.
@@ -70,7 +70,7 @@ pub(super) const NO_RECORD_IS_DISCARDED: &str = "9: without a fault, no stream r
 pub(super) const ERRORS_NAME_REQUESTS: &str = "10: an error frame names its request";
 /// A request's item has exactly the attributes that its status allows, and can be parsed.
 pub(super) const ITEM_FITS_ITS_STATUS: &str = "an item's attributes fit its status";
-/// The request has had the status that a snapshot shows, and a terminal snapshot matches the item.
+/// A snapshot shows a status that the request has had, and a terminal snapshot matches the item.
 pub(super) const SNAPSHOT_MATCHES: &str = "a snapshot matches the stored request";
 /// Progress is pushed at most ten times a second, and stored at most once a second.
 pub(super) const PACED: &str = "15: progress is pushed and stored at a limited rate";

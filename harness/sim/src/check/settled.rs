@@ -14,14 +14,14 @@ use super::rules;
 use super::world_model::{FinalState, Ledger, WorldModel};
 use crate::job::{BRITTLE, GUARDED, Job, JobEnd, JobStep, ONCE, WORK};
 
-/// Longest duration of an invocation.
+/// Longest duration of a function's invocation.
 const INVOCATION: Duration = Duration::from_mins(15);
-/// Longest time between two attempts of a request: the grace after the lease, the longest backoff, the
-/// maximum age of an unclaimed request, and the sweeper's interval.
+/// Longest time between two attempts of a request. The time includes the grace period after the lease, the
+/// longest backoff, the maximum age of an unclaimed request, and the sweeper's interval.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_mins(5);
 
-/// Longest time until a terminal frame is delivered. A client may be cut off until the gateway closes its
-/// idle connection, and the sweeper's retries become less frequent.
+/// Longest time from the terminal write to the delivery of the terminal frame. A cut-off client receives no
+/// frame until the gateway closes its idle connection, and the sweeper's retries become less frequent.
 const LONGEST_DELIVERY: Duration = Duration::from_mins(40);
 
 impl WorldModel {

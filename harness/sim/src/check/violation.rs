@@ -7,7 +7,7 @@ use streamer::ports::Timestamp;
 
 use crate::event::BEGIN;
 
-/// A rule that a simulated run broke, and what was observed.
+/// A rule that a simulated run broke, with the time and a description of the violation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Violation {
@@ -19,7 +19,7 @@ pub struct Violation {
     /// Key of the request that broke the rule, as `tenant/user/id`; `None` if the violation concerns no
     /// particular request.
     pub request: Option<String>,
-    /// Description of what was observed.
+    /// Description of the violation: the observed event or state that the rule forbids.
     pub message: String,
 }
 

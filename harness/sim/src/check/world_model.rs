@@ -19,8 +19,7 @@ pub(super) struct WorldModel {
     pub(super) found: Found,
     /// Requests that were queued, by owner and client id: see [`request_of`](super::owner::request_of).
     pub(super) requests: BTreeMap<String, RequestModel>,
-    /// For each key of the requests table, the key in `requests` of the request that was last queued under
-    /// it.
+    /// Key in `requests` of the request that was queued last under each key of the requests table.
     pub(super) stored: HashMap<String, String>,
     /// Owner of each connection, from the connection's token, by connection id.
     pub(super) owners: HashMap<String, Owner>,
@@ -28,7 +27,7 @@ pub(super) struct WorldModel {
     pub(super) open: BTreeSet<String>,
     /// Ids of the connections for which a fault injected 410 Gone.
     pub(super) seemed_gone: BTreeSet<String>,
-    /// Counts over all requests, for the check of the budget.
+    /// Counts over all requests, which are compared with the cost budget.
     pub(super) ledger: Ledger,
     pub(super) clients: Vec<ClientModel>,
     /// Messages that clients have sent about each request, by the key in `requests`.

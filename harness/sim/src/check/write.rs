@@ -95,7 +95,7 @@ pub(super) fn check_step(limits: &Limits, found: &mut Found, write: &Write<'_>, 
         _ if write.is_claim() => &[claimed],
         _ => &run,
     };
-    // The function's clock may be ahead of the world's.
+    // The function's clock may be ahead of the world's clock.
     let now = *at + limits.skew;
     let is_legal = events
         .iter()
@@ -163,7 +163,8 @@ pub(super) fn check_fence(found: &mut Found, write: &Write<'_>, request: &mut Re
     }
 }
 
-/// Checks that the stored sequence number never falls, and belongs to the attempt that writes it.
+/// Checks that the stored sequence number never falls, and that its epoch is that of the attempt that writes
+/// it.
 pub(super) fn check_seq(found: &mut Found, write: &Write<'_>) {
     let Write { old, new, caller, .. } = write;
     let is_holders = caller.is_some_and(runs_requests) && !write.is_claim();
@@ -182,7 +183,8 @@ pub(super) fn check_seq(found: &mut Found, write: &Write<'_>) {
     }
 }
 
-/// Counts the write for the budget, and checks the rate at which reports and renewals are stored.
+/// Counts the write for the cost budget, and checks the rate at which progress reports and lease renewals are
+/// stored.
 pub(super) fn check_costs(limits: &Limits, found: &mut Found, write: &Write<'_>, request: &mut RequestModel) {
     let Write { at, old, new, caller, .. } = write;
     let is_runners = caller.is_some_and(runs_requests);
@@ -208,7 +210,7 @@ pub(super) fn check_costs(limits: &Limits, found: &mut Found, write: &Write<'_>,
     let seconds = at.since(claim.at).as_millis() / STORE_INTERVAL.as_millis();
     let most = seconds + 3 + 2 * u128::from(claim.checkpoints);
     if u128::from(claim.stored) > most && new.status == Status::Processing && limits.is_faultless {
-        let message = format!("stores {} reports within {seconds} s", claim.stored);
+        let message = format!("stores {} progress reports within {seconds} s", claim.stored);
         write.breaks(found, rules::PACED, message);
     }
 }

@@ -19,7 +19,7 @@ use super::world_model::WorldModel;
 use super::write::{Write, check_costs, check_fence, check_seq, check_step};
 use streamer_fakes::faults::Caller;
 
-/// Attributes that may change after the terminal write: they record deliveries, the dead letter and a
+/// Attributes that may change after the terminal write, because they record deliveries, the dead letter and a
 /// redrive.
 const CHANGEABLE_WHEN_TERMINAL: [&str; 5] =
     ["subscribers", "timer_shard", "timer_at", "dead_letter", "redriven_as"];
@@ -52,7 +52,8 @@ impl WorldModel {
         };
         let known = self.stored.get(stored).filter(|key| self.requests.contains_key(*key)).cloned();
         if part != request_item::REQUEST_PART {
-            // A transaction may write a part item before the item of its request.
+            // A part item of an unknown request is ignored, because a transaction may write a part item
+            // before its request's item.
             if let Some(key) = known {
                 self.wrote_part(&key, part, image);
             }

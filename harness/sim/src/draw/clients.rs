@@ -11,8 +11,8 @@ use super::jobs::{DrawnRequest, Jobs};
 use super::random::{happens, ms_of_any_order, of_any_order, one_of};
 use super::span::Span;
 
-/// Users and tenants. Some pairs would produce the same key if the delimiter between tenant and user were not
-/// escaped.
+/// Pairs of user and tenant. Some pairs would produce the same key if the delimiter between tenant and user
+/// were not escaped.
 const IDENTITIES: [(&str, &str); 12] = [
     ("ann", "acme"),
     ("bob", "acme"),

@@ -381,8 +381,8 @@ impl Story {
         Item(image)
     }
 
-    /// Inserts a write after the named event. If a write has already been inserted after that event, inserts
-    /// the new write after the inserted one.
+    /// Inserts a write after the named event, or after the last inserted write if that write is later in the
+    /// story.
     pub(super) fn write_after(
         &mut self,
         name: &str,
