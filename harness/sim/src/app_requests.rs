@@ -35,9 +35,9 @@ impl AppRequests {
         self.0.push(AppRequest { action: action.into(), payload: Arc::new(payload) });
     }
 
-    /// Replaces each job that a client requests with one of these requests, drawn from the plan's seed. A job
-    /// that a user sends twice under one id gets the same replacement each time, so that a repeated request
-    /// still has the payload of the first.
+    /// Replaces each job that a client requests with one of these requests, drawn from the plan's seed. If a
+    /// user sends a job twice under one id, both are replaced by the same request, so that the second message
+    /// remains a repeat of the first.
     pub(super) fn replace_jobs(&self, plan: &mut Plan) {
         if self.0.is_empty() {
             return;
@@ -93,7 +93,7 @@ mod tests {
         for request in once {
             assert!(
                 first.iter().filter(|other| **other == request).count() >= 2,
-                "a repeated request has the same replacement: {request:?}"
+                "both messages of a repeated job are replaced by the same request: {request:?}"
             );
         }
     }

@@ -11,7 +11,8 @@ use super::check::FinalState;
 use super::event::{BEGIN, ClientEvent, Event, EventKind};
 use super::plan::Plan;
 
-/// Requests of one simulated run with their results and frames, and the messages in the dead-letter queue.
+/// History of one simulated run: its requests with their results and frames, and the messages in the
+/// dead-letter queue.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct History {

@@ -151,8 +151,9 @@ impl RecurringFault {
     }
 }
 
-/// Returns the rules of a fault that strikes calls. The rules' random seeds depend on the plan's seed and the
-/// fault's kind only, so that removing one fault from a plan does not change the effects of the other faults.
+/// Returns the rules of a fault that strikes calls. The rules' random seeds depend only on the plan's seed
+/// and the fault's kind. So the removal of one fault from a plan does not change the effects of the other
+/// faults.
 fn rules(fault: &FaultPlan, seed: u64) -> Vec<Fault> {
     let rules = match fault.kind {
         FaultKind::Throttle => vec![Fault::throttle(Call::any_dynamodb())],

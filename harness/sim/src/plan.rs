@@ -39,7 +39,8 @@ pub struct StagePlan {
     /// Limits of concurrent invocations. Key: the name of the function's binary, such as `worker`. A function
     /// without an entry keeps the stage's default.
     pub concurrency: BTreeMap<String, u32>,
-    /// Whether a request is cancelled when the connection of its last subscriber closes. Default: false.
+    /// Whether the end of a connection cancels the requests that were sent over it and have no other
+    /// subscriber. Default: false.
     pub cancel_on_disconnect: bool,
 }
 

@@ -81,8 +81,8 @@ impl Report {
         }
     }
 
-    /// Returns a summary: how often each fault, status change and frame occurred, and which of them never
-    /// occurred.
+    /// Returns a summary with the number of occurrences of each fault, status change and frame. The summary
+    /// also lists those that never occurred.
     #[must_use]
     pub fn summary(&self) -> Summary<'_> {
         Summary {

@@ -131,9 +131,9 @@ impl Sim {
     /// receives the stage's services, which provide these, as with
     /// [`StageBuilder::app_with_services`](streamer_harness::stage::StageBuilder::app_with_services).
     ///
-    /// A client of an AWS SDK keeps runs deterministic if it has the services' HTTP client, a time source
-    /// that reads the services' clock, its own retry partition, and no stalled-stream protection (which reads
-    /// the machine's clock).
+    /// An AWS SDK client keeps runs deterministic if it uses the services' HTTP client, a time source that
+    /// reads the services' clock, and its own retry partition. Its stalled-stream protection must be off,
+    /// because that protection reads the machine's clock.
     #[must_use]
     pub fn with(app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
         Self::of(AppUnderTest::Users(Arc::new(app)))
@@ -282,8 +282,8 @@ impl Sim {
     /// Simulates one run for each seed, while `go_on` returns true. `go_on` is called after each run, and a
     /// few times per second.
     ///
-    /// Seeds are run in ascending order, and a run that has begun is finished, so that the lowest failing
-    /// seed does not depend on the number of threads.
+    /// Seeds are run in ascending order, and each run that has begun is finished. So the lowest failing seed
+    /// does not depend on the number of threads.
     #[must_use]
     pub fn run_while(&self, go_on: impl FnMut(&Report) -> bool) -> Report {
         let world = |seed| {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::plan::FaultKind;
 use super::tally::{FRAMES, TRANSITIONS, Tally};
 
-/// Summary of many simulated runs, which prints as tables: how often each fault, status change, frame and
-/// error code occurred.
+/// Summary of many simulated runs, printed as tables with the number of occurrences of each fault, status
+/// change, frame and error code.
 #[derive(Debug)]
 pub struct Summary<'a> {
     pub(super) worlds: u64,

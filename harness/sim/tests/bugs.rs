@@ -44,7 +44,7 @@ fn each_seeded_bug_is_caught_within_a_thousand_seeds_that_pass_without_the_bug()
         } else {
             println!("{name:<34} {:>5}  –", "–");
             if search.is_missed(*bug) {
-                let _ = writeln!(problems, "{name} is not caught by {MAX_SEEDS} seeds");
+                let _ = writeln!(problems, "bug {name} is not caught within {MAX_SEEDS} seeds");
             }
         }
     }
@@ -80,8 +80,8 @@ impl Search {
         Self { bugs, begun: AtomicUsize::new(0), caught: Mutex::default(), without: Mutex::default() }
     }
 
-    /// Searches for all bugs, with one thread for each core. Seeds are tried in order, and a run that has
-    /// begun is finished, so that the seed that catches a bug does not depend on the number of cores.
+    /// Searches for all bugs, with one thread for each core. Seeds are tried in order, and each run that has
+    /// begun is finished. So the seed that catches a bug does not depend on the number of cores.
     fn all(&self) {
         let work = || {
             while let Some((bug, seed)) = self.next() {

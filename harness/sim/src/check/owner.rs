@@ -24,7 +24,7 @@ impl Owner {
 
 /// Returns the key of a request, made from its tenant, user and client id.
 ///
-/// The key has the form of the table's keys, but is made without the code under test, because the checks test
+/// The key has the form of the table's keys, but is made without the code under test. So the checks can test
 /// that requests of two users never share a key.
 pub(super) fn request_of(tenant: &str, user: &str, id: &str) -> String {
     [tenant, user, id].map(|part| part.replace('%', "%25").replace('/', "%2F")).join("/")
