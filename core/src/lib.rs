@@ -33,7 +33,7 @@
 //! 2. The functions you deploy: [`lambda`] has one entry point for each of the six functions, and lists their
 //!    environment variables.
 //! 3. The messages and frames on the WebSocket: [`protocol`]. The types of all ids: [`ids`].
-//! 4. The interfaces to AWS, which a test can replace by its own implementations: the [`store`], the [`connections`] to
+//! 4. The interfaces to AWS, which a test can replace with its own implementations: the [`store`], the [`connections`] to
 //!    clients, [`dead_letters`], [`telemetry`], and the [`ports`] for time and randomness.
 //!
 //! To test an app, use the crate `streamer-harness`, which runs all functions and tables in the test's own process.

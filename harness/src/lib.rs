@@ -1,11 +1,13 @@
 //! Runs a whole stage on a laptop: DynamoDB with its streams, the WebSocket gateway, Lambda with its event
 //! source mappings, and SQS.
 //!
-//! A stage is one set of tables, queues, functions and a gateway. The harness makes a local stage from the
-//! SAM template that also deploys to AWS, and replaces each AWS service by a fake. There are two kinds of
-//! local stage:
+//! A stage is one complete installation of Streamer: its tables, queues, functions and WebSocket gateway. The
+//! harness makes a local stage from the SAM template that also deploys to AWS, and replaces each AWS service
+//! with a fake. If a stage has an app and no [`.template(…)`](stage::StageBuilder::template), the built-in
+//! template is used, which describes the same stage as `lambdas/template.yaml`. There are two kinds of local
+//! stage:
 //!
-//! - A stage in process is for tests. It starts in milliseconds, opens no socket, and follows tokio's clock,
+//! - An in-process stage is for tests. It starts in milliseconds, opens no socket, and follows tokio's clock,
 //!   which a test may pause.
 //! - A stage of executables runs each function as a process and serves on a port, as the command `streamer
 //!   local` does. It follows the machine's clock.
@@ -46,8 +48,9 @@
 //! 3. [`faults`] injects faults: calls that fail, hang or arrive late, and killed functions.
 //! 4. [`template`] reads the SAM template.
 //! 5. [`tables`] creates, compares and deletes DynamoDB tables, on a local stage or on AWS.
-//! 6. [`dynamodb`], [`gateway`], [`lambda`], [`event_source`] and [`sqs`] are the fakes. [`destination`] and
-//!    [`watch`] support the fakes.
+//! 6. [`dynamodb`], [`gateway`], [`lambda`], [`event_source`] and [`sqs`] are the fakes. The fakes
+//!    send records of finished invocations to a [`destination`], a queue or a function, and announce their
+//!    state through [`watch`], a channel that wakes its receivers in a deterministic order.
 //!
 //! The crate `streamer-sim` runs the same stage under a seeded simulator.
 

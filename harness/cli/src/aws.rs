@@ -100,7 +100,7 @@ fn is_loopback(endpoint: &Uri) -> bool {
     host == "localhost" || address.is_some_and(|address| address.is_loopback())
 }
 
-fn parse_endpoint(text: &str) -> Result<Uri, String> {
+pub(super) fn parse_endpoint(text: &str) -> Result<Uri, String> {
     let expected = || format!("expected a URL such as http://127.0.0.1:4000, found {text:?}");
     let uri: Uri = text.parse().map_err(|_| expected())?;
     match (uri.scheme_str(), uri.host()) {

@@ -12,7 +12,7 @@ use super::process::{CommandResult, print, runtime};
 /// The `cancel` command: cancels one request of a user.
 #[derive(Args, Debug)]
 pub(super) struct Cancel {
-    /// Id of the request, as chosen by its client
+    /// Request id, which the client chose
     #[arg(value_parser = RequestId::parse)]
     id: RequestId,
     /// User who sent the request
@@ -33,10 +33,11 @@ impl Cancel {
             let key = RequestKey::new(&tenant.as_str().into(), &user.as_str().into(), &id);
             let outcome = match requests.cancel(&key, SystemClock.now()).await {
                 Ok(Cancelled::Now { .. }) => {
-                    "cancelled; subscribers receive the terminal frame within a minute or two"
+                    "cancelled; clients are told within two minutes"
                 }
                 Ok(Cancelled::Requested) => {
-                    "cancel requested; the running attempt is notified at its next progress report or heartbeat"
+                    "cancel requested; the handler is told at its next stored progress report or lease renewal (by \
+                     default within 20 s)"
                 }
                 Ok(Cancelled::Ended(Status::Cancelled)) => "already cancelled",
                 Ok(Cancelled::Ended(status)) => {

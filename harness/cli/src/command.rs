@@ -7,7 +7,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::process::CommandResult;
 use super::{cancel, dlq, local, record, sim, tables, token, trial};
 
-/// Run, test and operate Streamer: async request processing for AWS Lambda.
+/// Runs, tests and operates Streamer, which processes slow requests on AWS Lambda.
 ///
 /// Without a command, `streamer` does the same as `streamer local`: it builds the functions of the workspace,
 /// and runs the whole stage (tables, functions, queues and gateway) on this machine.

@@ -4,10 +4,11 @@ use std::error::Error;
 
 use aws_config::SdkConfig;
 use clap::Args;
+use http::Uri;
 use streamer::store::dynamodb::{DynamoRequestQueue, QueueSettings};
 use streamer_harness::tables::innermost;
 
-use super::aws::{AwsArguments, expect_credentials, parse_prefix};
+use super::aws::{AwsArguments, expect_credentials, parse_endpoint, parse_prefix};
 use super::ready::Ready;
 use super::state::State;
 
@@ -15,15 +16,21 @@ use super::state::State;
 /// workspace.
 #[derive(Args, Debug)]
 pub(super) struct StageArguments {
-    /// Name of the stack, the prefix of its resources: NAME-RequestsTable and NAME-DeadLetterQueue
-    /// [default: streamer for the local stage or an --endpoint; no default on AWS]
+    /// Name of the CloudFormation stack; its table is found as NAME-RequestsTable, its queue as
+    /// NAME-DeadLetterQueue. Required on AWS unless table and queue are named directly [default elsewhere:
+    /// streamer]
     #[arg(long, value_name = "NAME", value_parser = parse_prefix)]
     prefix: Option<String>,
-    /// Name of the table that stores the requests [default: the stack's RequestsTable]
+    /// Physical name of the table that stores the requests [default: the stack's RequestsTable]
     #[arg(long, value_name = "NAME", value_parser = super::arguments::non_empty)]
     requests_table: Option<String>,
-    #[command(flatten)]
-    aws: AwsArguments,
+    /// URL of the AWS endpoint, such as http://127.0.0.1:4000 for a local stage [default: the running local
+    /// stage; AWS if --prefix, --region or a resource is given]
+    #[arg(long, value_name = "URL", value_parser = parse_endpoint)]
+    endpoint: Option<Uri>,
+    /// AWS region [default: the AWS CLI's region; for an endpoint on this machine, AWS_REGION or us-east-1]
+    #[arg(long)]
+    region: Option<String>,
 }
 
 /// A selected stage, with the SDK configuration that reaches its services.
@@ -43,9 +50,9 @@ impl StageArguments {
     ///
     /// AWS is never the default: an operator who forgot to start the local stage must not change production.
     pub(super) async fn find(self, is_named: bool) -> Result<SelectedStage, Box<dyn Error>> {
-        let Self { prefix, requests_table, mut aws } = self;
-        let selects_aws = is_named || prefix.is_some() || requests_table.is_some() || aws.region.is_some();
-        if aws.endpoint.is_none() && !selects_aws {
+        let Self { prefix, requests_table, mut endpoint, region } = self;
+        let selects_aws = is_named || prefix.is_some() || requests_table.is_some() || region.is_some();
+        if endpoint.is_none() && !selects_aws {
             let running = State::of(None).ok().and_then(|state| Ready::read_running(&state.running()));
             let Some(ready) = running else {
                 return Err(
@@ -54,10 +61,10 @@ impl StageArguments {
                         .into(),
                 );
             };
-            aws.endpoint = Some(ready.dynamodb_url.parse()?);
+            endpoint = Some(ready.dynamodb_url.parse()?);
         }
-        let has_endpoint = aws.endpoint.is_some();
-        let (config, _) = aws.config().await?;
+        let has_endpoint = endpoint.is_some();
+        let (config, _) = AwsArguments { endpoint, region }.config().await?;
         expect_credentials(&config).await?;
         let prefix = prefix.or_else(|| has_endpoint.then(|| Self::LOCAL_PREFIX.to_owned()));
         Ok(SelectedStage { config, prefix, requests_table })

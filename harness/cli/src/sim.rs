@@ -27,7 +27,7 @@ pub(super) struct Sim {
     /// Number of worlds to run in parallel [default: one for each CPU core]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     jobs: Option<u16>,
-    /// Start no further world after this time, such as 90s, 15m, 1h or 7d
+    /// Stop starting new worlds after this duration, such as 90s or 15m
     #[arg(long, value_parser = parse_duration)]
     time: Option<Duration>,
     /// Run all seeds, even after a world has failed
@@ -42,7 +42,7 @@ pub(super) struct Sim {
     /// Print only the timeline's entries about this request (requires --seed or --plan)
     #[arg(long, value_name = "TENANT/USER/ID")]
     request: Option<String>,
-    /// Print the simulator's raw events instead of the timeline; every run prints identical bytes (requires
+    /// Print the simulator's raw events instead of the timeline; a seed always gives the same output (requires
     /// --seed or --plan)
     #[arg(long, conflicts_with = "request")]
     trace: bool,

@@ -38,11 +38,11 @@ pub(super) enum Tables {
 /// Arguments that select the tables, and the DynamoDB endpoint of the tables.
 #[derive(Args, Debug)]
 pub(super) struct TablesArguments {
-    /// Prefix of the table names, such as the stack's name: NAME-RequestsTable
+    /// Name of the CloudFormation stack, with which the names of its tables begin: NAME-RequestsTable
     #[arg(long, value_name = "NAME", value_parser = parse_prefix)]
     prefix: String,
-    /// Actual name of one table, if CloudFormation has appended random characters to it, such as
-    /// RequestsTable=prod-RequestsTable-1A2B3C; ID is the table's name in the template; may be repeated
+    /// Physical name of a table whose logical ID in the template is ID, for example
+    /// RequestsTable=prod-RequestsTable-1A2B3C; may be repeated
     #[arg(long = "table", value_name = "ID=NAME", value_parser = parse_assignment)]
     names: Vec<(String, String)>,
     /// Value of one template parameter; may be repeated

@@ -20,14 +20,14 @@ use super::state::State;
 /// The `try` command: sends one request, and prints its progress and result.
 #[derive(Args, Debug)]
 pub(super) struct Try {
-    /// Action of the request, such as echo or generate_report
+    /// Action of the request: one of your app's actions, or the built-in ping
     action: String,
     /// Payload of the request, as JSON
     #[arg(default_value = "null")]
     payload: String,
     #[command(flatten)]
     claims: TokenArguments,
-    /// Maximum wait for each frame of the reply, such as 90s, 15m, 1h or 7d
+    /// Give up if the stage sends nothing for this long, such as 90s or 15m
     #[arg(long, default_value = "15m", value_parser = parse_duration)]
     timeout: Duration,
 }
