@@ -113,7 +113,7 @@ pub(super) fn check_step(limits: &Limits, found: &mut Found, write: &Write<'_>, 
     if is_taken {
         let since = request.claims.get(&old.epoch).map(|claim| at.since(claim.at));
         let message = format!(
-            "reclaims the request, whose lease ends at {:?}, {since:?} after the claim",
+            "reclaims the request {since:?} after its claim, in a world without faults; its lease ends at {:?}",
             old.lease_end
         );
         write.breaks(found, rules::LEASE_IS_KEPT, message);
