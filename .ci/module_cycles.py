@@ -3,8 +3,8 @@
 
     python3 .ci/module_cycles.py [WORKSPACE]
 
-A file imports another file if a `use` item or a path in it names an item that the other file defines. A name that is imported
-through a re-export counts for the file that defines the item. `mod child;` is not an import, and neither is `pub use` alone.
+File A imports file B if a `use` item or a path in A names an item that B defines. A name that is imported through a re-export
+counts for the file that defines the item. `mod child;` is not an import, and neither is `pub use` alone.
 Test code is ignored. Method calls are ignored too, because only a compiler knows which file defines a method.
 
 Prints the files of each cycle with the names that they import from each other. Exits with 1 if there is a cycle.
@@ -178,7 +178,7 @@ def read_module(file, parent, folder):
 
 
 def item_end(tokens, at):
-    """Returns the index after the item that begins at index `at`: after its `;`, or after its block."""
+    """Returns the index after the last token of the item that begins at index `at`. The last token is `;` or a closing brace."""
     # In a constant, static, type or `use` item, a block does not end the item; only the `;` does.
     value = tokens[at].text == "use" or (tokens[at].text in VALUES and tokens[at + 1].text not in ("fn", "unsafe", "async"))
     while at < len(tokens):
@@ -220,7 +220,7 @@ def import_tree(tokens, at, public):
             if token.text == "*":
                 imports.append(Import(path, None, public, token.line))
                 return at + 1
-            # A path that begins with `::` names another crate. Its first segment is the token `::`, which no item here has as its name.
+            # A path that begins with `::` names an external crate. Its first segment is the token `::`, so the path resolves to no item of this workspace.
             path += (token.text,)
             at += 1
             if tokens[at].text == "::":
@@ -241,7 +241,7 @@ def import_tree(tokens, at, public):
 
 
 def lookup(module, name, want_module, local=(), seen=frozenset()):
-    """Resolves `name` in `module`: returns a `Module`, a pair (name of an item, module that defines it), or `None`."""
+    """Resolves `name` in `module`. Returns a `Module`, a pair of an item's name and its defining module, or `None`."""
     if (module, name, want_module) in seen:
         return None
     seen |= {(module, name, want_module)}
@@ -261,7 +261,7 @@ def lookup(module, name, want_module, local=(), seen=frozenset()):
 
 
 def resolve(module, path, want_module=False, local=(), seen=frozenset()):
-    """Resolves `path` in `module`, like `lookup`. Segments after an item, such as an associated function, are ignored."""
+    """Resolves `path` in `module`, with the same kinds of results as `lookup`. Ignores segments after an item, such as an associated function."""
     here = module
     for index, segment in enumerate(path):
         last = index == len(path) - 1
@@ -282,7 +282,7 @@ def resolve(module, path, want_module=False, local=(), seen=frozenset()):
 
 
 def paths_in(tokens):
-    """Returns the paths in the tokens of an item, each with its line, and the imports of the `use` items inside the item."""
+    """Returns the paths in an item's tokens, each with its line number, and the imports of the `use` items inside the item."""
     paths, imports, at = [], [], 0
     while at < len(tokens):
         token, next_text = tokens[at], tokens[at + 1].text if at + 1 < len(tokens) else ""

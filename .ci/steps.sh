@@ -1,4 +1,5 @@
-# The code that `.ci/run` and `.ci/nightly` share. Both source this file, run each check as a step, and end with `summarize`.
+# Functions that `.ci/run` and `.ci/nightly` share. Both scripts source this file, run each check with `step`, and call
+# `summarize` at the end.
 
 cargo_deny=0.20.2
 cargo_fuzz=0.13.2
@@ -37,7 +38,8 @@ fail() {
 has_nightly() { cargo +nightly --version >/dev/null 2>&1; }
 
 install_tools() {
-    # Each tool runs once, so compiling it without optimization saves more time than its slower run costs.
+    # The tools are compiled without optimization. Each tool runs only once, so the faster build saves more time than
+    # the slower run costs.
     cargo deny --version 2>/dev/null || cargo install --locked --debug "cargo-deny@$cargo_deny"
     cargo llvm-cov --version 2>/dev/null || cargo install --locked --debug "cargo-llvm-cov@$cargo_llvm_cov"
     local major tools missing=()

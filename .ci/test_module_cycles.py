@@ -15,7 +15,7 @@ MANIFEST = '[package]\nname = "demo"\n'
 
 class Cycles(unittest.TestCase):
     def check(self, files):
-        """Returns the printed imports within cycles, such as `src/one.rs -> src/two.rs: Two (line 1)`."""
+        """Checks a crate of these files, and returns the printed imports within cycles, such as `src/one.rs -> src/two.rs: Two (line 1)`."""
         with tempfile.TemporaryDirectory() as folder:
             workspace = Path(folder).resolve()
             for name, text in {"Cargo.toml": MANIFEST, **files}.items():

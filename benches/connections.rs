@@ -34,7 +34,7 @@ const CONNECTIONS_PER_SECOND: u32 = 480;
 /// Maximum number of connections that are being opened at the same time. Each occupies one environment of the
 /// connect function.
 const CONCURRENT_OPENS: usize = 16;
-/// Number of connections to open, each of which needs a file descriptor in the bench and another in the stage.
+/// Number of connections to open, each of which needs one file descriptor in the bench and one in the stage.
 const CONNECTIONS: usize = 10_000;
 /// Number of connections to open with `--test`.
 const TEST_CONNECTIONS: usize = 20;
@@ -45,7 +45,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Maximum time to open all connections, well below the ten minutes after which API Gateway closes idle
 /// connections.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(300);
-/// Maximum wait for one connection, one response, or the end of the stage.
+/// Maximum wait for one connection to open, for one response, or for the stage to stop.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         .iter()
         .any(|argument| !argument.starts_with("--") && !"connections".contains(argument.as_str()))
     {
-        // The filter on the command line selects another bench.
+        // The filter on the command line does not match the name of this bench, so there is nothing to run.
         return ExitCode::SUCCESS;
     }
     let connections =
@@ -74,7 +74,7 @@ fn run(connections: usize) -> Result<(), Failure> {
         let stage = Stage::start(&program).await?;
         let measured = measure(&stage, connections).await;
         let stopped = stage.stop().await;
-        // The first error is reported.
+        // If both the measurement and the stop failed, the error of the measurement is reported.
         measured.and(stopped)
     })
 }
@@ -205,8 +205,8 @@ impl Stage {
         let ready_file =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("connections-{}.json", std::process::id()));
         let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");
-        // The stage logs to a file, because at its end it warns of each `$disconnect` event that it did not
-        // deliver.
+        // The stage logs to a file, so that it does not fill the terminal: when it stops, it warns of each
+        // `$disconnect` event that it did not deliver.
         let log = ready_file.with_extension("log");
         println!("connections: the stage's log is {}", log.display());
         let process = Command::new(program)
@@ -219,7 +219,7 @@ impl Stage {
             .stderr(fs::File::create(log)?)
             .spawn()?;
         let mut stage = Self { process, url: String::new() };
-        // The stage removes its ready file when it stops.
+        // Each stage removes its ready file when it stops, so the file exists only while a stage is ready.
         let ready = async {
             while !ready_file.exists() {
                 if let Some(status) = stage.process.try_wait()? {
@@ -233,7 +233,7 @@ impl Stage {
             .await
             .map_err(|_| format!("the stage was not ready within {START_TIMEOUT:?}"));
         if let Err(error) = ready.map_err(Failure::from).flatten() {
-            // An error of the stop is ignored, because the failed start is the cause.
+            // If the stop fails too, its error is ignored, because the failed start is the cause.
             let _ = stage.stop().await;
             return Err(error);
         }

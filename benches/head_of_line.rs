@@ -1,4 +1,4 @@
-//! Benchmark of head-of-line blocking: how long a short request waits until its handler starts, when one
+//! Benchmark of head-of-line blocking: the time that a short request waits for its handler to start, when one
 //! request in a hundred takes ten minutes.
 //!
 //! In the first run, the processor dispatches long requests to the worker. In the second run, the processor
@@ -23,11 +23,11 @@ use tokio::time::{Instant, timeout_at};
 const REQUESTS: u32 = 1_000;
 /// One request in this many is long.
 const LONG_EVERY: u32 = 100;
-/// Duration of a long request.
+/// Time that the handler of a long request takes.
 const LONG: Duration = Duration::from_mins(10);
-/// Duration of a short request.
+/// Time that the handler of a short request takes.
 const SHORT: Duration = Duration::from_millis(200);
-/// Time between two requests.
+/// Time between the sends of two consecutive requests.
 const PACE: Duration = Duration::from_millis(100);
 
 /// Handler that sleeps for the duration of its request, and records how long each short request waited.
@@ -41,7 +41,7 @@ struct Work {
 
 #[derive(Debug, Deserialize)]
 struct Order {
-    /// Time of sending, in milliseconds from the start of the run.
+    /// Time at which the request was sent, in milliseconds from the start of the run.
     sent_ms: u64,
     is_long: bool,
 }
@@ -103,7 +103,8 @@ async fn waits(inline_limit_ms: &str) -> Vec<Duration> {
     waits
 }
 
-/// Reads frames until `until`. A client that does not read is slow, and its frames queue up.
+/// Reads and discards frames until the time `until`, because unread frames would queue up and make the client
+/// slow.
 async fn read_until(client: &mut Client, until: Instant) {
     while let Ok(frame) = timeout_at(until, client.next_text()).await {
         frame.expect("the connection stays open");

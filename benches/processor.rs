@@ -1,10 +1,10 @@
 //! Benchmark of the processor: the time from a batch of stream records to completed requests whose terminal
 //! frames are delivered.
 //!
-//! `processor_on_dynamodb` uses the real request queue on the in-process DynamoDB fake, and measures the whole
-//! cost of a batch, including the database. `processor_alone` runs the same batches over a queue that answers
-//! immediately, and measures the processor's own share. In both, the handler returns its input and the
-//! connections accept every frame immediately, so neither affects the result.
+//! `processor_on_dynamodb` uses the real request queue on the in-process DynamoDB fake, and measures the
+//! whole cost of a batch, including the database. `processor_alone` processes the same batches with a stub of
+//! the queue that answers immediately, and measures the cost of the processor itself. In both, the handler
+//! returns its input and the connections accept every frame immediately, so neither affects the result.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -77,7 +77,7 @@ fn alone(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("processor_alone");
     for size in BATCH_SIZES {
         let requests = requests(size);
-        // The batches come from the DynamoDB fake's stream here too, so that their records are realistic.
+        // These batches also come from the DynamoDB fake's stream, so that their records are realistic.
         let batches =
             runtimes.processor.block_on(async { Database::holding(&table, &requests).await.batches(size) });
         group.throughput(Throughput::Elements(size as u64));
@@ -194,7 +194,7 @@ struct Database {
 }
 
 impl Database {
-    /// Makes a database that holds these requests.
+    /// Creates an in-memory database that holds these requests.
     async fn holding(table: &Table, requests: &[Request]) -> Self {
         let dynamodb = DynamoDb::builder().in_memory().expect("the in-memory database opens");
         create_tables(&dynamodb, slice::from_ref(table)).expect("the database creates the template's table");
@@ -233,7 +233,7 @@ impl Database {
     }
 }
 
-/// Connections that accept every frame immediately, and count the frames.
+/// Stub of the connections port, which accepts every frame immediately and counts the frames.
 struct CountingConnections(Arc<AtomicUsize>);
 
 impl Connections for CountingConnections {
@@ -244,8 +244,8 @@ impl Connections for CountingConnections {
     }
 }
 
-/// Dead letters and worker dispatch that must not be used: in this bench no request fails, and no request is
-/// long.
+/// Stub of the dead-letter queue and of the dispatch to the worker. Every call panics, because in this bench
+/// no request fails, and no request is long.
 struct Unused;
 
 impl DeadLetters for Unused {
@@ -260,7 +260,8 @@ impl WorkerDispatch for Unused {
     }
 }
 
-/// A queue without a database: every claim and write succeeds immediately, and only completions are counted.
+/// Stub of the request queue without a database. Every claim and write succeeds immediately, and only
+/// completions are counted.
 struct ImmediateQueue {
     requests: HashMap<RequestKey, Request>,
     completed: Arc<AtomicUsize>,

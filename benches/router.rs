@@ -102,8 +102,8 @@ fn limited() -> App {
     app
 }
 
-/// Connections that must not be used: the router pushes frames only for subscriptions to finished requests, and
-/// this bench sends none.
+/// Stub of the connections port, which panics if the router pushes a frame. The router pushes frames only for
+/// subscriptions to finished requests, and this bench sends no subscription.
 struct NoConnections;
 
 impl Connections for NoConnections {
@@ -114,14 +114,14 @@ impl Connections for NoConnections {
 
 struct Stage {
     router: Router<DynamoConnectionStore, DynamoRequestQueue, NoConnections>,
-    /// Number of messages so far, which makes each request id unique. A repeated id would name the first
-    /// request again.
+    /// Number of messages so far, which makes each request id unique. A message with a repeated id would
+    /// refer to the earlier request.
     messages: AtomicUsize,
 }
 
 impl Stage {
-    /// Makes a router on the deployed tables, with one connection that has already sent a message, so that its
-    /// identity is cached.
+    /// Creates a router on the deployed tables, and one connection. The connection has already sent a
+    /// message, so the router has cached the sender's identity.
     async fn new(app: App, handlers: &Runtime) -> Self {
         let dynamodb = DynamoDb::builder().in_memory().expect("the in-memory database opens");
         let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lambdas/template.yaml");

@@ -1,5 +1,5 @@
-//! Benchmark of the DynamoDB fake: whether a put, or a page of `GetRecords` from the middle of the stream, gets
-//! slower when the stream holds 100,000 records instead of 1,000. The ratio of the medians is printed before
+//! Benchmark of the DynamoDB fake: compares streams of 1,000 and of 100,000 records. Measured are a put, and
+//! a page of `GetRecords` from the middle of the stream. The ratio of the medians is printed before
 //! criterion's figures.
 
 use std::cell::Cell;
@@ -16,14 +16,14 @@ const PAGE: usize = 100;
 /// A database with one table, whose stream has one shard.
 struct Database {
     db: DynamoDb,
-    /// Number of items made so far, which makes each item's key unique.
+    /// Number of items created so far, which makes each item's key unique.
     items: Cell<u64>,
     /// Body of the `GetRecords` call that reads a page from the middle of the shard.
     middle: Value,
 }
 
 impl Database {
-    /// Makes a database whose stream holds this many records.
+    /// Creates a database whose stream holds this many records.
     fn holding(records: u64) -> Self {
         let db = DynamoDb::builder().shards_per_stream(1).in_memory().expect("the in-memory database opens");
         let table = json!({

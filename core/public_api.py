@@ -6,7 +6,8 @@
 
 Each line is an item with its signature, or the traits that a type implements. Items that are `#[doc(hidden)]` are not listed,
 because they are only for this workspace. The script reads rustdoc's JSON output, which stable rustdoc writes only with
-RUSTC_BOOTSTRAP=1. The variable is set for rustdoc alone; set for cargo, it would recompile all dependencies.
+RUSTC_BOOTSTRAP=1. The variable is set only for rustdoc, because cargo would
+recompile all dependencies if it were set for cargo.
 """
 
 import difflib
@@ -40,7 +41,7 @@ class Listing:
 
     def __init__(self, crate):
         self.index = {str(key): item for key, item in crate["index"].items()}
-        # Lines by the path of their item, and by their position among the lines of that path.
+        # Lines of the listing. Key: the path of the line's item, and the line's position among the lines of that item.
         self.lines = {}
         root = self.index[str(crate["root"])]
         self.module(root, root["name"])

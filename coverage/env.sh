@@ -1,5 +1,5 @@
-# Source this file in the workspace's root. It sets up the instrumented build in `target/coverage/build`: each later `cargo`
-# command builds there, and the programs that it runs record the executed lines.
+# Sets up the instrumented build in `target/coverage/build`. Source this file in the workspace's root. Each later
+# `cargo` command builds in that folder, and the programs that it runs record the executed lines.
 out=$PWD/target/coverage
 
 stop() {
@@ -8,8 +8,8 @@ stop() {
 }
 
 # Finds llvm-cov and llvm-profdata, and passes their paths to cargo-llvm-cov. Otherwise cargo-llvm-cov would let rustup
-# install missing tools, without asking if there is no terminal. The tools must have the LLVM version of rustc, because
-# older tools cannot read the profiles.
+# install missing tools, and without a terminal it would not ask first. The tools must have the LLVM version of rustc,
+# because older tools cannot read the profiles.
 find_llvm_tools() {
     if [[ -n ${LLVM_COV:-} && -n ${LLVM_PROFDATA:-} ]]; then
         return
@@ -30,9 +30,9 @@ find_llvm_tools() {
     export LLVM_COV LLVM_PROFDATA
 }
 
-# Uses `show-env` instead of `cargo llvm-cov test`, because tests start the `streamer` command, which runs Cargo to build
-# the functions. That Cargo must use this target folder and these settings, and must not write instrumented programs
-# to the developer's target folder.
+# Uses `show-env` instead of `cargo llvm-cov test`, because tests start the `streamer` command, which runs Cargo to
+# build the functions. The Cargo that the command starts must use this target folder and these settings, and must not
+# write instrumented programs to the developer's target folder.
 set_up_instrumentation() {
     export CARGO_LLVM_COV_SETUP=no
     export CARGO_TARGET_DIR=$out/build

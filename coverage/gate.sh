@@ -7,8 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source coverage/gate.conf
 source coverage/env.sh
 
-# `--failure-mode all` skips unreadable profiles. A process that is killed while it creates its profile leaves an
-# unreadable one, which contains no counts.
+# `--failure-mode all` skips unreadable profiles: a process that is killed while it creates its profile leaves an
+# unreadable profile without counts.
 report() {
     cargo llvm-cov report "${packages[@]/#/--package=}" --failure-mode all "$@"
 }

@@ -1,5 +1,5 @@
-# Reads an lcov report and prints how many lines of each package ran, for two sets of lines: all lines, as llvm-cov
-# counts them, and the lines outside unit tests. Unit tests almost always run, so they would raise the figure. Then
+# Reads an lcov report. Prints the percentage of lines that ran in each package: of all lines, as llvm-cov counts them,
+# and of the lines outside unit tests. Nearly all lines of unit tests run, so they raise the first percentage. Then
 # prints the files with the most lines that did not run. Fails if less than `min_lines` percent of the lines outside
 # unit tests ran.
 #

@@ -6,9 +6,9 @@ Exits with 1 and a message at the first step whose result differs from the guide
 - A block after a line such as "`src/lib.rs`:" is written to that file.
 - A shell block (`sh`) is run.
 - A JSON block is the expected output of the shell block before it.
-- A text block is a line that the shell block before it must print to standard error when it fails.
+- A text block is a line of standard error. The shell block before the text block must print this line and fail.
 - The command `streamer` alone starts the local stage, which runs until the next file is written or the guide ends.
-- Console blocks are skipped.
+- Console blocks, and Rust blocks without a file name, are skipped.
 
 All processes that this script starts are stopped before it exits, also on SIGTERM and SIGHUP.
 
@@ -45,13 +45,13 @@ def blocks(text):
         elif line:
             named = re.fullmatch(r"`([^`]+)`:", line)
             file = named and named[1]
-    assert fence is None, f"code block of line {fence[0]} has no closing fence"
+    assert fence is None, f"code block that begins at line {fence[0]} has no closing fence"
 
 
 def processes_of(session):
     """Yields the ids of the running processes of a session.
 
-    The session is used because each function of the stage has its own process group, but not its own session.
+    A session contains all processes of the stage, because each function has its own process group, but not its own session.
     """
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -131,7 +131,7 @@ class Follower:
     def expect_json(self, expected):
         last = self.last
         self.expect_success()
-        assert json.loads(last.stdout) == json.loads(expected), f"command printed other JSON:\n{last.stdout}{last.stderr}"
+        assert json.loads(last.stdout) == json.loads(expected), f"command's JSON output differs from the guide:\n{last.stdout}{last.stderr}"
 
     def expect_failure(self, expected):
         last, self.last = self.last, None

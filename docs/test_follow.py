@@ -11,7 +11,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 import follow  # noqa: E402
 
-# Starts a process with its own process group, as each function of the stage has.
+# Starts a process in its own process group, as the stage does with each function.
 START_PROCESS = "set -m; sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; "
 
 

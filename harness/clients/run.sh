@@ -88,8 +88,8 @@ run() {
     printf -- '---- %s\n' "$1"
     case $1 in
     *.py) (cd "$pinned" && PYTHONDONTWRITEBYTECODE=1 timeout 600 "$tools/python/bin/python" -m unittest "${1%.py}") || code=$? ;;
-    # --test-force-exit ends Node.js although clients keep connections open. The files are copied because Node.js looks for
-    # packages relative to the test file, and the packages are installed in $tools.
+    # --test-force-exit ends Node.js even if clients keep connections open. The files are copied to $tools, because the
+    # packages are installed there and Node.js looks for packages relative to the test file.
     *.mjs) cp "$pinned/"*.mjs "$tools" && timeout 600 node --no-warnings --test-force-exit --test "$tools/$1" || code=$? ;;
     *) fail "unknown test file $1: expected test_*.py or test_*.mjs" ;;
     esac

@@ -45,7 +45,7 @@ async function closed(socket) {
     return code;
 }
 
-/** Opens a socket, and finds the id of its connection in the connections table by a unique user agent. */
+/** Opens a WebSocket, and finds its connection id in the connections table by a unique user agent. */
 async function identified() {
     const agent = `test-${randomUUID()}`;
     const socket = await open({ "user-agent": agent });

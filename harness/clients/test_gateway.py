@@ -134,7 +134,7 @@ class Management(unittest.TestCase):
             with self.assertRaises(self.management.exceptions.GoneException):
                 call(ConnectionId=self.id, **arguments)
 
-    def test_management_api_errors_have_their_status_and_code(self):
+    def test_management_api_errors_have_the_status_and_code_of_api_gateway(self):
         post = self.management.post_to_connection
         large = self.refused(post, ConnectionId=self.id, Data=b"x" * 131_073)
         self.assertEqual(large, (413, "PayloadTooLargeException"))

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { GetFunctionCommand, InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
 
 const FunctionName = "streamer-ProcessorFunction";
-// Without retries, a test sees the first refusal.
+// Disables retries, so that a test receives the first refusal.
 const client = new LambdaClient({ endpoint: process.env.STREAMER_ENDPOINT, maxAttempts: 1 });
 const OPTIONS = { timeout: 60_000 };
 

@@ -14,7 +14,7 @@ KIB = 1024
 
 class Lambda(unittest.TestCase):
     def setUp(self):
-        # Without retries, a test sees the first refusal.
+        # Disables retries, so that a test receives the first refusal.
         config = Config(retries={"total_max_attempts": 1}, read_timeout=30)
         self.client = boto3.client("lambda", endpoint_url=os.environ["STREAMER_ENDPOINT"], config=config)
         self.addCleanup(self.client.close)

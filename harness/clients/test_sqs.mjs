@@ -46,7 +46,7 @@ async function receive(QueueUrl, options = {}) {
 
 test("a sent message is received with its attributes and then deleted", async (t) => {
   const QueueUrl = await queue(t);
-  // The SDK verifies the digest of the body.
+  // The SDK verifies the digest of the received body.
   const MessageAttributes = {
     text: { DataType: "String", StringValue: "grün" },
     bytes: { DataType: "Binary", BinaryValue: new Uint8Array([0, 255]) },
@@ -74,7 +74,7 @@ test("a long poll returns messages that are sent while it waits", async (t) => {
   assert.deepEqual(bodies, ["a", "b"]);
 });
 
-test("the queue of the template exists with the template's retention period", async () => {
+test("the stream failure queue has the retention period of the template", async () => {
   const { QueueUrl } = await sqs.send(new GetQueueUrlCommand({ QueueName: "streamer-StreamFailureQueue" }));
   const { Attributes } = await sqs.send(new GetQueueAttributesCommand({ QueueUrl, AttributeNames: ["All"] }));
   assert.equal(Attributes.MessageRetentionPeriod, "1209600");

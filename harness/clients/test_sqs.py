@@ -40,14 +40,14 @@ class Queues(unittest.TestCase):
         answer = self.sqs.receive_message(QueueUrl=url, MessageSystemAttributeNames=["All"], **options)
         return answer.get("Messages", [])
 
-    def test_queue_of_the_template_exists_with_its_retention_period(self):
+    def test_stream_failure_queue_has_the_retention_period_of_the_template(self):
         url = self.sqs.get_queue_url(QueueName="streamer-StreamFailureQueue")["QueueUrl"]
         attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         self.assertEqual(attributes["MessageRetentionPeriod"], "1209600")
         self.assertTrue(attributes["QueueArn"].endswith(":streamer-StreamFailureQueue"))
 
     def test_sent_message_is_received_with_its_attributes_and_then_deleted(self):
-        # boto3 verifies the digests of body and attributes.
+        # boto3 verifies the digests of the received body and attributes.
         attributes = {
             "text": {"DataType": "String", "StringValue": "grün"},
             "count": {"DataType": "Number", "StringValue": "7"},
@@ -92,7 +92,7 @@ class Queues(unittest.TestCase):
         [back] = self.receive(source)
         self.assertEqual(back["Body"], "poison")
 
-    def test_sqs_errors_have_their_exception_types(self):
+    def test_sqs_errors_are_raised_as_the_exception_types_of_boto3(self):
         errors = self.sqs.exceptions
         with self.assertRaises(errors.QueueDoesNotExist) as caught:
             self.sqs.get_queue_url(QueueName="none")

@@ -28,7 +28,7 @@ const options = {
 const dynamodb = new DynamoDBClient(options);
 const streams = new DynamoDBStreamsClient(options);
 const TableName = `js-${randomUUID()}`;
-// Longer than the 30 seconds between two deletions of expired items by the stage.
+// Longer than 30 seconds, the interval at which the stage deletes expired items.
 const TIMEOUT_MS = 90_000;
 let StreamArn;
 
@@ -71,7 +71,7 @@ async function read(ShardId, ShardIteratorType, SequenceNumber) {
   return streams.send(new GetRecordsCommand({ ShardIterator }));
 }
 
-/** Finds the shard with the records of an item, and returns the shard's id and these records. */
+/** Returns the id of the shard that contains the records of the item `key`, and these records. */
 async function recordsOf(key) {
   for (const shard of await shards()) {
     const { Records } = await read(shard, "TRIM_HORIZON");

@@ -13,7 +13,7 @@ OPTIONS = {
     "aws_access_key_id": "test",
     "aws_secret_access_key": "test",
 }
-# Longer than the 30 seconds between two deletions of expired items by the stage.
+# Longer than 30 seconds, the interval at which the stage deletes expired items.
 TIMEOUT_S = 90
 
 
@@ -98,7 +98,7 @@ class Streams(unittest.TestCase):
             iterator = page["NextShardIterator"]
         self.assertEqual(seen, ["1", "2", "3"])
 
-    def test_stream_errors_have_their_exception_types(self):
+    def test_missing_stream_and_invalid_iterator_are_refused_with_aws_error_codes(self):
         errors = self.streams.exceptions
         with self.assertRaises(errors.ResourceNotFoundException):
             self.streams.describe_stream(StreamArn=f"{self.arn}-not")

@@ -98,14 +98,16 @@ pub(crate) fn tls() -> Connector {
 
 /// Returns a TLS connector that trusts certificates signed by these roots.
 fn trusting(roots: RootCertStore) -> Connector {
-    // The provider is named, because goose's HTTP client links a second one and rustls then has no default.
+    // The provider is named, because goose's HTTP client links a second provider, and with two providers
+    // rustls has no default.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions of rustls")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    // Each connection stands for a new client, so no connection may resume the TLS session of another.
+    // Each connection represents a new client, so it must not resume the TLS session of an earlier
+    // connection.
     config.resumption = Resumption::disabled();
     Connector::Rustls(Arc::new(config))
 }
@@ -115,7 +117,7 @@ fn parse_frame(text: &str) -> Result<Frame, Failure> {
         Ok(frame) => return Ok(frame),
         Err(error) => error,
     };
-    // API Gateway's own messages look like {"message":"Internal server
+    // A message of API Gateway itself looks like {"message":"Internal server
     // error","connectionId":"…","requestId":"…"}.
     let gateway_message: Option<Value> = serde_json::from_str(text).ok();
     Err(match gateway_message.as_ref().and_then(|value| value["message"].as_str()) {
@@ -124,7 +126,7 @@ fn parse_frame(text: &str) -> Result<Frame, Failure> {
     })
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the Display of every other error is complete")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the `Display` text of each remaining error is complete")]
 fn handshake_failure(error: tungstenite::Error) -> Failure {
     match error {
         tungstenite::Error::Http(response) => {
@@ -136,8 +138,8 @@ fn handshake_failure(error: tungstenite::Error) -> Failure {
     }
 }
 
-/// Returns the code and message in the body of a refusal by the connect function or by API Gateway, each after
-/// `: `. Returns an empty text for any other body.
+/// Returns the code and the message from the body of a refusal, each with the prefix `: `. The refusal comes
+/// from the connect function or from API Gateway. Returns an empty text for any other body.
 fn refusal_reason(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let parts = [&body["code"], &body["message"]];
@@ -158,7 +160,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     #[test]
-    fn frame_is_parsed_and_any_other_text_fails_with_its_origin() {
+    fn protocol_frame_is_parsed_and_gateway_error_or_invalid_text_is_a_failure() {
         let frame = r#"{"type":"response","request_id":"r1","success":true}"#;
         assert!(matches!(parse_frame(frame), Ok(Frame::Response { .. })));
         let failure = |text| parse_frame(text).unwrap_err().to_string();

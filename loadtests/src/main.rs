@@ -48,7 +48,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let tally = Arc::new(Tally::default());
     let attack = GooseAttack::initialize_with_config(configuration)?
         // Goose makes an HTTP client for each user, although this test uses none. Without cookies, all users
-        // share one.
+        // share one client.
         .set_client_builder_without_cookies(GooseClientBuilder::new().without_cookies())?
         .register_scenario(visit::scenario(tokens, Arc::clone(&tally)));
     let outcome = Box::pin(attack.execute()).await;
@@ -74,7 +74,7 @@ fn only_prints(configuration: &GooseConfiguration) -> bool {
 }
 
 /// Returns the text of an error with its details, which goose's `Display` omits.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the Display of every other error is complete")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the `Display` text of each remaining error is complete")]
 fn describe(error: &GooseError) -> String {
     match error {
         GooseError::InvalidOption { option, detail, .. } => format!("{option}: {detail}"),

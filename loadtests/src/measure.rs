@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// One of the times that a visit measures; a row of the report.
+/// A time that each visit measures, shown as one row of the report.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Metric {
     /// Time from the name lookup to the open WebSocket.

@@ -1,4 +1,4 @@
-//! Checks that the frames of a reply are correct.
+//! Checks the frames that answer a request.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ pub(crate) struct Echo {
 
 impl Echo {
     pub(crate) fn new(id: RequestId) -> Self {
-        // The payload contains the id, so that a response with another request's payload is detected.
+        // The payload contains the id, so that a response with the payload of a different request is
+        // detected.
         let payload = json!({"message": id.as_str(), "numbers": [0, -1, 2.5], "text": "äöü ✓ \"quoted\""});
         Self { id, payload }
     }
@@ -50,16 +51,16 @@ impl Echo {
 
 /// A slow request, and the frames received for it so far.
 ///
-/// The acknowledgment is the route response, and all later frames are pushed. So any of them may overtake the
-/// acknowledgment.
+/// The acknowledgment is the route response, and all later frames are pushed. So a pushed frame may arrive
+/// before the acknowledgment.
 #[derive(Debug)]
 pub(crate) struct SlowRequest {
     id: RequestId,
     /// Time from the request to its acknowledgment; `None` until the acknowledgment arrives.
     acknowledged: Option<Duration>,
-    /// Time from the request to its first progress frame; `None` until that arrives.
+    /// Time from the request to its first progress frame; `None` until the frame arrives.
     first_progress: Option<Duration>,
-    /// Time from the request to its complete frame, with the frame; `None` until that arrives.
+    /// Time from the request to its complete frame, and the frame; `None` until the frame arrives.
     completed: Option<(Duration, Frame)>,
     /// Highest sequence number received so far.
     last_seq: Seq,
@@ -81,7 +82,7 @@ impl SlowRequest {
         message("echo_async", &self.id, &json!({"message": self.id.as_str(), "rounds": Self::ROUNDS}))
     }
 
-    /// Checks the next frame, which arrived `at` this time after the request was sent.
+    /// Checks the next frame. `at` is the time from the send of the request to the arrival of the frame.
     pub(crate) fn receive(&mut self, frame: &Frame, at: Duration) -> Result<(), CheckFailure> {
         check_request_id(frame, &self.id).map_err(|failure| (self.awaited(), failure))?;
         match frame {
@@ -144,8 +145,8 @@ impl SlowRequest {
         }
     }
 
-    /// Returns the measurements of the request. `outcome` says how its visit ended, `elapsed` after the request
-    /// was sent.
+    /// Returns the measurements of the request. `outcome` is the result of the visit, and `elapsed` is the
+    /// time from the send of the request to that result.
     ///
     /// Frames that a failure prevented are counted neither as successes nor as failures.
     pub(crate) fn measured(&self, outcome: Result<(), CheckFailure>, elapsed: Duration) -> Vec<Measured> {
@@ -202,8 +203,8 @@ fn message(action: &str, id: &RequestId, payload: &Value) -> String {
     json!({"action": action, "id": id, "payload": payload}).to_string()
 }
 
-/// Returns a failure if `frame` names another request. An error frame without a request id belongs to the only
-/// open request.
+/// Returns a failure if `frame` has the id of a different request. An error frame without a request id
+/// belongs to the only open request.
 fn check_request_id(frame: &Frame, id: &RequestId) -> Result<(), Failure> {
     let about = match frame {
         Frame::Response { request_id, .. }
@@ -213,7 +214,9 @@ fn check_request_id(frame: &Frame, id: &RequestId) -> Result<(), Failure> {
         Frame::Error { request_id, .. } => request_id.as_ref(),
     };
     match about {
-        Some(about) if about != id => Err(Failure::new(format!("{} names another request", kind(frame)))),
+        Some(about) if about != id => {
+            Err(Failure::new(format!("{} has the id of a different request", kind(frame))))
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -334,14 +337,14 @@ mod tests {
             |error| Frame::Response { request_id: "r1".into(), success: false, data: None, error };
         let body = ErrorBody::new(ErrorCode::ProcessingFailed, "No");
         let cases = [
-            (response("r2", echo().payload), "a response names another request"),
+            (response("r2", echo().payload), "a response has the id of a different request"),
             (response("r1", Echo::new("r2".into()).payload), "the response differs from the sent payload"),
             (response("r1", Value::Null), "the response differs from the sent payload"),
             (unsuccessful(Some(body)), "the request failed with PROCESSING_FAILED: No"),
             (unsuccessful(None), "the request failed without an error in its response"),
             (error(Some("r1"), None), "the request failed with RATE_LIMITED: Wait a second"),
             (error(None, None), "the request failed with RATE_LIMITED: Wait a second"),
-            (error(Some("r2"), None), "an error frame names another request"),
+            (error(Some("r2"), None), "an error frame has the id of a different request"),
             (acknowledgment("queued"), "expected a response, got an acknowledgment"),
             (progress(1.0, 1), "expected a response, got a progress frame"),
             (complete(result(), 1), "expected a response, got a complete frame"),
@@ -441,7 +444,11 @@ mod tests {
                 Metric::Acknowledgment,
                 "expected a frame of a queued request, got a response",
             ),
-            (vec![response("r2", Value::Null)], Metric::Acknowledgment, "a response names another request"),
+            (
+                vec![response("r2", Value::Null)],
+                Metric::Acknowledgment,
+                "a response has the id of a different request",
+            ),
             (
                 vec![queued(), error(None, None)],
                 Metric::FirstProgress,

@@ -37,8 +37,8 @@ struct Plan {
     tokens: Tokens,
     tally: Arc<Tally>,
     tls: Connector,
-    /// Random number in the request ids of this run. An id that an earlier run has used would be answered with
-    /// the earlier request.
+    /// Random number in the request ids of this run. If a run repeated an id of an earlier run, the router
+    /// would answer with the earlier request.
     run: u64,
     /// Number of requests sent so far, which makes each id unique within the run.
     requests: AtomicU64,
@@ -47,7 +47,7 @@ struct Plan {
 impl Plan {
     /// Number of quick requests in a visit, before its slow request.
     const ECHOES: u32 = 10;
-    /// Pause after a failed connection, so that users do not retry in a tight loop.
+    /// Pause after a failed attempt to connect, so that users do not retry in a tight loop.
     const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 
     async fn visit(&self, user: &mut GooseUser) -> TransactionResult {

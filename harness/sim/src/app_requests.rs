@@ -35,9 +35,9 @@ impl AppRequests {
         self.0.push(AppRequest { action: action.into(), payload: Arc::new(payload) });
     }
 
-    /// Replaces each job that a client requests with one of these requests, drawn from the plan's seed. A job
-    /// that a user sends twice under one id gets the same replacement each time, so that a repeated request
-    /// stays a repeat.
+    /// Replaces each job that a client requests with one of these requests, drawn from the plan's seed. If a
+    /// user sends a job twice under one id, both are replaced by the same request, so that the second message
+    /// remains a repeat of the first.
     pub(super) fn replace_jobs(&self, plan: &mut Plan) {
         if self.0.is_empty() {
             return;
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_are_replaced_by_app_requests_and_repeats_stay_repeats() {
+    fn each_job_is_replaced_by_an_app_request_and_a_repeated_job_by_the_same_one() {
         let mut requests = AppRequests::default();
         requests.add("print", |chance| json!({"pages": chance.number(1..=1_000_000)}));
         let mut plan = Plan::from_seed(3);
@@ -93,7 +93,7 @@ mod tests {
         for request in once {
             assert!(
                 first.iter().filter(|other| **other == request).count() >= 2,
-                "a repeated request has the same replacement: {request:?}"
+                "both messages of a repeated job are replaced by the same request: {request:?}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Seeded random generators, which give the same numbers on every machine.
+//! Seeded random generators, which return the same numbers on every machine.
 
 use std::hash::Hasher as _;
 use std::ops::RangeInclusive;
@@ -43,7 +43,7 @@ impl Chance {
         Self(rng(seed, purpose))
     }
 
-    /// Returns a uniformly distributed number of `range`.
+    /// Returns a uniformly distributed number in `range`.
     ///
     /// # Panics
     /// If `range` is empty.
@@ -51,7 +51,7 @@ impl Chance {
         self.0.u64(range)
     }
 
-    /// Returns true with probability 1/`times`; with `times` = 0, always returns false.
+    /// Returns true with probability 1/`times`. If `times` is 0, always returns false.
     pub fn one_in(&mut self, times: u64) -> bool {
         times > 0 && self.0.u64(0..times) == 0
     }

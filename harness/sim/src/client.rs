@@ -1,6 +1,6 @@
 //! A simulated client, which executes the steps of its plan.
 //!
-//! Between the steps the client behaves like a well-written one: it reconnects when its connection is lost,
+//! Between the steps, it behaves as a well-written client does. It reconnects when its connection is lost,
 //! resumes its subscriptions, and (unless its plan says `gives_up`) resends messages that were not answered.
 
 mod view;
@@ -32,7 +32,7 @@ pub(super) struct SimClient<'a> {
     begun: Instant,
     connection: Option<Client>,
     /// Connections that a `CutOff` step abandoned. The gateway still considers these connections open, but
-    /// nobody reads from them.
+    /// the client no longer reads from them.
     cut_off: Vec<Client>,
     /// Time of the next attempt to connect; `None` while the client is connected or stays away.
     reconnect_at: Option<Instant>,
@@ -46,7 +46,7 @@ pub(super) struct SimClient<'a> {
 }
 
 impl<'a> SimClient<'a> {
-    /// Longest wait for one message, or a close, to be sent.
+    /// Longest wait for the send of one message or of a close frame.
     const SEND_TIMEOUT: Duration = Duration::from_secs(10);
     /// Interval at which the client checks whether faults may still be injected.
     const FAULTS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -133,8 +133,8 @@ impl<'a> SimClient<'a> {
         self.reconnect_at = Some(Instant::now() + delay);
     }
 
-    /// Takes the connection out of use, and cancels a scheduled reconnect. Returns the connection, or `None`
-    /// if the client was not connected.
+    /// Leaves the connection, and cancels a scheduled reconnect. Returns the connection, or `None` if the
+    /// client was not connected.
     fn leave(&mut self) -> Option<Client> {
         self.reconnect_at = None;
         let connection = self.connection.take()?;
@@ -185,7 +185,7 @@ impl<'a> SimClient<'a> {
         self.send(message.to_string()).await.then_some(id)
     }
 
-    /// Sends a text message. Returns whether the message was sent. If a send fails or takes too long, the
+    /// Sends a text message. Returns true if the message was sent. If a send fails or takes too long, the
     /// connection counts as lost.
     async fn send(&mut self, text: String) -> bool {
         let Some(connection) = &mut self.connection else { return false };
@@ -206,8 +206,8 @@ impl<'a> SimClient<'a> {
         }
     }
 
-    /// Handles the next event: a frame, a due message, or a due reconnect. Returns at `until` if none comes
-    /// before.
+    /// Handles the next event: a frame, a due message, or a due reconnect. Returns at `until` if no event
+    /// occurs earlier.
     async fn listen_a_moment(&mut self, until: Instant) {
         let Some(connection) = &mut self.connection else {
             match self.reconnect_at.filter(|at| *at < until) {

@@ -27,11 +27,11 @@ pub(super) enum EventKind {
     Client(usize, ClientEvent),
     /// A handler started, finished or was dropped.
     Handler(HandlerEvent),
-    /// An event of the world itself, such as the end of the faults.
+    /// An event that concerns the whole world, such as the end of the faults.
     World(WorldEvent),
 }
 
-/// What happened at a client: changes of its connection, and messages sent or received.
+/// Event of a simulated client: a change of its connection, or a message that it sent or received.
 #[derive(Clone, Debug)]
 pub(super) enum ClientEvent {
     /// The client is connected.
@@ -49,7 +49,7 @@ pub(super) enum ClientEvent {
     Left,
 }
 
-/// A phase of a handler's run of a request.
+/// Event of a handler's run: its start or its end, with the request that the handler processes.
 #[derive(Clone, Debug)]
 pub(super) struct HandlerEvent {
     pub(super) user: String,
@@ -71,22 +71,23 @@ pub(super) enum HandlerPhase {
     Dropped,
 }
 
-/// An event of the world itself.
+/// An event that concerns the whole world.
 #[derive(Clone, Debug)]
 pub(super) enum WorldEvent {
-    /// The stage is up, and the clients start.
+    /// The stage has started, and the clients start.
     Begin,
-    /// A fault struck that is not tied to a call: a shard was split, or a new version was deployed.
+    /// A fault that affects no particular call struck: a shard was split, or a new version was deployed.
     Fault { kind: FaultKind, about: String },
     /// From now on, no fault is injected.
     FaultsEnded,
-    /// The timer index is empty, or the time limit for that has passed.
+    /// The timer index is empty, or the wait for an empty index has timed out. The quiet time after the wait
+    /// has passed too.
     Settled,
     /// The stage was shut down.
     End,
 }
 
-/// Formats the events as text, one per line. Equal plans give equal bytes.
+/// Formats the events as text, one per line. Equal plans produce equal bytes.
 pub(super) fn trace(events: &[Event]) -> String {
     let mut text = String::new();
     for event in events {

@@ -25,9 +25,9 @@ use streamer_harness::stage::{Services, Stage, StageBuilder, StageError};
 /// The app whose handlers run in a world.
 #[derive(Clone)]
 pub(super) enum AppUnderTest {
-    /// The simulator's own handlers, which do what each request's payload says.
+    /// The simulator's own handlers, which execute the job in each request's payload.
     Jobs,
-    /// A user's app, made once for each environment of a function.
+    /// Creates a user's app; called once for each environment of a function.
     Users(Arc<dyn Fn(&Services) -> App + Send + Sync>),
 }
 
@@ -38,31 +38,32 @@ pub(super) struct Outcome {
     pub(super) violations: Vec<Violation>,
     /// Tables and queues at the end of the world; empty if the run was stopped early.
     pub(super) last: FinalState,
-    /// Whether the run was stopped early, at the violation of the rule that `Until::Broken` names.
+    /// True if the run was stopped early, at the violation of the rule that `Until::Broken` names.
     pub(super) was_stopped: bool,
     /// Virtual time that passed in the world.
     pub(super) lasted: Duration,
 }
 
-/// Longest virtual time that the clients, and then the stage, get to settle once the faults have ended.
+/// Longest virtual time for which clients wait for their requests after the faults have ended. The stage gets
+/// the same time again to settle.
 const PATIENCE: Duration = Duration::from_mins(60);
-/// Virtual time for which a settled stage keeps running, so that late misbehavior shows. At least one sweep
-/// falls within it.
+/// Virtual time for which a settled stage keeps running, so that the checker detects late violations. At
+/// least one sweep falls within it.
 const QUIET_TIME: Duration = Duration::from_secs(65);
-/// Interval of the checks whether the stage has settled.
+/// Interval at which the world checks whether the stage has settled.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Virtual time between the shutdown of the stage and the count of leftover tasks. A task may still wait for
 /// an environment's idle limit of ten minutes.
 const LAST_TASKS: Duration = Duration::from_mins(11);
 
-/// Executes a plan on this thread, after a warm-up run unless the thread has had one.
+/// Executes a plan on this thread. The first call on a thread does a warm-up run before the plan.
 pub(super) fn execute(plan: &Plan, app: &AppUnderTest, until: &Until) -> Result<Outcome, StageError> {
     warm_up(|plan| execute_warm(plan, &AppUnderTest::Jobs, &Until::End).map(drop))?;
     execute_warm(plan, app, until)
 }
 
-/// Executes a plan on a thread that is warmed up.
+/// Executes a plan on a thread that has done its warm-up run.
 fn execute_warm(plan: &Plan, app: &AppUnderTest, until: &Until) -> Result<Outcome, StageError> {
     // The AWS SDK draws its jitter and idempotency tokens from this thread's generator.
     fastrand::seed(chance::rng(plan.seed, "sdk").u64(..));
@@ -196,7 +197,8 @@ async fn final_state(stage: &Stage, recorder: &Recorder) -> Result<FinalState, S
     })
 }
 
-/// Discards all log lines: a world is judged by its events, and nobody reads the logs of thousands of worlds.
+/// Discards all log lines: the checker uses only a world's events, and logs of thousands of worlds would cost
+/// time.
 #[derive(Debug)]
 struct NoLog;
 

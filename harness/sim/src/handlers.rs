@@ -1,4 +1,5 @@
-//! The app of the simulated stage: handlers that do what their payload, a job, tells them to do.
+//! The app of the simulated stage: handlers that execute their payload, which is a job (a list of
+//! instructions).
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ enum Kind {
     Guarded,
 }
 
-/// Handler that does what its job says, and records when it runs.
+/// Handler that executes the job in its payload, and records the start and the end of each run.
 #[derive(Clone, Debug)]
 struct JobHandler {
     recorder: Recorder,
@@ -36,7 +37,7 @@ struct JobHandler {
 /// Checkpoint of a job, from which the next attempt continues.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Saved {
-    /// Number of steps that are done.
+    /// Number of the job's steps that are done.
     done: usize,
     /// Padding that makes the checkpoint larger.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -148,8 +149,9 @@ impl Job {
         Ok(())
     }
 
-    /// Sleeps for `time`. If the attempt is asked to stop, a job that is not deaf returns `continue_later`
-    /// immediately: the executor then decides whether the request continues in a new invocation or ends.
+    /// Sleeps for `time`. If the attempt is asked to stop, the job returns `continue_later` immediately,
+    /// unless it is deaf (ignores requests to stop). The executor then decides whether the request continues
+    /// in a new invocation or ends.
     async fn wait(&self, time: Duration, progress: &ProgressReporter) -> Result<(), HandlerError> {
         if self.is_deaf {
             tokio::time::sleep(time).await;
@@ -162,7 +164,7 @@ impl Job {
         }
     }
 
-    /// Ignores a refused report if the job is deaf.
+    /// Converts the error of a refused report to `Ok` if the job is deaf.
     fn unless_deaf(&self, reported: Result<(), ProgressError>) -> Result<(), ProgressError> {
         if self.is_deaf { Ok(()) } else { reported }
     }

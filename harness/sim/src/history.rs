@@ -11,7 +11,8 @@ use super::check::FinalState;
 use super::event::{BEGIN, ClientEvent, Event, EventKind};
 use super::plan::Plan;
 
-/// Requests of one simulated run with their results and frames, and the messages in the dead-letter queue.
+/// History of one simulated run: its requests with their results and frames, and the messages in the
+/// dead-letter queue.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct History {
@@ -133,7 +134,8 @@ impl Requests {
     }
 }
 
-/// Items of the requests table, by the key of the request and the name of the part.
+/// Items of the requests table, by the request's key and the value of the `part` attribute, which is
+/// `request` for the request's own item.
 struct Items<'a>(BTreeMap<(&'a str, &'a str), &'a Value>);
 
 impl<'a> Items<'a> {

@@ -17,7 +17,7 @@ use streamer_fakes::faults::{Call, Fault, FaultGuard};
 use streamer_fakes::lambda::Functions;
 use streamer_harness::stage::Stage;
 
-/// The running injection of a plan's faults into the plan's world.
+/// Injects a plan's faults into the plan's world until it is stopped.
 #[derive(Debug)]
 pub(super) struct Injector {
     /// One task for each fault of the plan, which starts and stops that fault.
@@ -31,7 +31,7 @@ type ActiveRules = Arc<Mutex<BTreeMap<usize, Vec<FaultGuard>>>>;
 
 /// Longest delay of a DynamoDB call.
 const SLOW_CALL: Duration = Duration::from_secs(8);
-/// Longest lag of an index.
+/// Longest time for which an index query misses a write.
 const INDEX_LAG: Duration = Duration::from_secs(10);
 /// Longest delay of stream records.
 const LATE_RECORDS: Duration = Duration::from_secs(30);
@@ -49,8 +49,8 @@ const SLOW_START: Duration = Duration::from_secs(11);
 const SKEW: Duration = Duration::from_secs(3);
 /// Interval, in milliseconds, in which at most one shard split or one deploy may strike.
 const INTERVAL_MS: u64 = 15_000;
-/// Number of open shards from which on no shard is split: each open shard has a reader and lanes, which cost
-/// time.
+/// Number of open shards at which no further shard is split, because simulating each open shard's reader and
+/// lanes takes time.
 const MAX_OPEN_SHARDS: usize = 16;
 /// Table whose stream shards are split.
 const REQUESTS: &str = "streamer-RequestsTable";
@@ -122,7 +122,8 @@ impl RecurringFault {
             // periodic work.
             let within = self.chance.u64(1..INTERVAL_MS);
             sleep(Duration::from_millis(within)).await;
-            // Draw in every interval, so that a plan with another rate strikes at some of the same times.
+            // Draw in every interval, so that plans that differ only in the rate have some strikes at the
+            // same times.
             if self.chance.f64() < self.rate
                 && let Some(about) = self.strike()
             {
@@ -150,8 +151,9 @@ impl RecurringFault {
     }
 }
 
-/// Returns the rules of a fault that strikes calls. The rules' random seeds depend on the plan's seed and the
-/// fault's kind only, so that removing one fault from a plan leaves the others unchanged.
+/// Returns the rules of a fault that strikes calls. The rules' random seeds depend only on the plan's seed
+/// and the fault's kind. So the removal of one fault from a plan does not change the effects of the other
+/// faults.
 fn rules(fault: &FaultPlan, seed: u64) -> Vec<Fault> {
     let rules = match fault.kind {
         FaultKind::Throttle => vec![Fault::throttle(Call::any_dynamodb())],
@@ -215,7 +217,7 @@ mod tests {
     use super::*;
     use streamer_fakes::observe::Observation;
 
-    /// Returns how often faults of this kind were reported.
+    /// Returns the number of injected faults of this kind.
     fn strikes(world: &Outcome, kind: FaultKind) -> usize {
         let is_strike = |event: &EventKind| match event {
             EventKind::Fake(Observation::Injected { fault, .. }) => *fault == kind.name(),
@@ -258,7 +260,7 @@ mod tests {
         Plan { seed: 3, faults_until_ms: 130_000, stage: StagePlan::default(), clients, faults }
     }
 
-    /// Groups of faults that do not keep each other from striking within one world.
+    /// Groups of faults. The faults of one group do not prevent each other from striking in the same world.
     const TOGETHER: [&[(FaultKind, f64)]; 5] = [
         &[
             (FaultKind::Deploy, 1.0),
@@ -305,7 +307,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_fault_strikes_and_none_strikes_after_the_faults_end() {
+    fn every_kind_of_fault_strikes_and_no_fault_strikes_after_the_faults_end() {
         let mut silent: Vec<FaultKind> = FaultKind::ALL.to_vec();
         for faults in TOGETHER {
             let world = execute(&plan(faults), &AppUnderTest::Jobs, &Until::End).unwrap();

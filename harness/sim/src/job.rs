@@ -26,9 +26,9 @@ pub(super) struct Job {
     pub(super) timeout_ms: u64,
     /// Steps that the handler does, in order, before it finishes.
     pub(super) steps: Vec<JobStep>,
-    /// How the handler finishes.
+    /// Result with which the handler finishes.
     pub(super) end: JobEnd,
-    /// Whether the handler ignores requests to stop, and refused reports.
+    /// True if the handler ignores requests to stop and the errors of refused reports.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) is_deaf: bool,
     /// Padding that makes the payload larger.
@@ -56,7 +56,7 @@ pub(super) enum JobStep {
     Report(f64),
     /// Reports progress this many times in a row.
     Flood(u32),
-    /// Sets a metadata value of the progress.
+    /// Sets a metadata value for the request's progress frames.
     Note,
     /// Makes an invalid report, which must be refused.
     Wild(Wild),
@@ -79,7 +79,7 @@ pub(super) enum Wild {
     FatCheckpoint,
 }
 
-/// How a job finishes.
+/// Result with which a job finishes.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum JobEnd {

@@ -2,8 +2,8 @@
 //! virtual time while faults are injected.
 //!
 //! [`Sim`] runs the simulations. One simulated run is called a world. A world is made from a [`Plan`], which
-//! is derived from a seed or read from a file. A [`World`] holds the result of one run, and a [`Report`] the
-//! result of many.
+//! is derived from a seed or read from a file. A [`World`] holds the result of one run, and a [`Report`]
+//! holds the result of many runs.
 
 mod app_requests;
 mod chance;

@@ -1,5 +1,5 @@
-//! Plans: everything about a simulated run that is decided before it begins. A plan is derived from a seed,
-//! can be kept in a file, and can be shrunk.
+//! Plans of simulated runs. A plan contains all choices that are made before the run begins. It is derived
+//! from a seed or read from a file, and can be shrunk.
 
 use std::collections::BTreeMap;
 
@@ -7,39 +7,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Scenario of one simulated run (a world): the stage, its clients, and the faults to inject. The same plan
-/// always gives the same run, byte for byte.
+/// always produces the same run, byte for byte.
 ///
 /// [`from_json`](Self::from_json) and [`to_json`](Self::to_json) read and write a plan as a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Seed of everything that is random during the run: ids, jitter, and which calls a fault strikes.
     pub seed: u64,
-    /// Time from the start of the run until which faults may be injected, in milliseconds. All requests must
-    /// settle after this time.
+    /// Time from the start of the run until which faults may be injected, in milliseconds. After this time,
+    /// all open requests must become terminal.
     pub faults_until_ms: u64,
-    /// Settings of the stage.
+    /// Settings of the simulated stage.
     pub stage: StagePlan,
     /// Clients that use the stage; at least one.
     pub clients: Vec<ClientPlan>,
-    /// Faults to inject.
+    /// Faults to inject during the run.
     pub faults: Vec<FaultPlan>,
 }
 
-/// Settings of the simulated stage. The default leaves every setting of the stage at its own default.
+/// Settings of the simulated stage. With the default value, the stage uses its own default for each setting.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StagePlan {
-    /// Environment variables that every function gets, such as `LEASE_MS`. Key: the name.
+    /// Environment variables of every function, such as `LEASE_MS`. Key: the variable's name.
     pub variables: BTreeMap<String, String>,
     /// Number of shards of each DynamoDB stream, at most 64; 0 for the stage's default.
     pub shards: u16,
-    /// Age at which a stream shard closes and is followed by a new one, in milliseconds. 0 means never; any
+    /// Age at which a stream shard closes and is followed by a new shard, in milliseconds. 0 means never; any
     /// other value is at least 1000.
     pub shard_lifetime_ms: u64,
     /// Limits of concurrent invocations. Key: the name of the function's binary, such as `worker`. A function
     /// without an entry keeps the stage's default.
     pub concurrency: BTreeMap<String, u32>,
-    /// Whether a request is cancelled when the connection of its last subscriber closes. Default: false.
+    /// Whether the end of a connection cancels the requests that were sent over it and have no other
+    /// subscriber. Default: false.
     pub cancel_on_disconnect: bool,
 }
 
@@ -61,7 +62,7 @@ pub struct ClientPlan {
     /// Whether the client never resends a message that was not answered. Default: false.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gives_up: bool,
-    /// Steps of the client, sorted by time.
+    /// Actions of the client with their times, sorted by time.
     pub steps: Vec<Step>,
 }
 
@@ -95,10 +96,10 @@ pub enum Act {
     Close,
     /// Drops the connection without a close handshake.
     Vanish,
-    /// Cuts the client off without closing its connection: the gateway considers the connection open, but
-    /// nobody receives the frames sent to it.
+    /// Cuts the client off without closing its connection: the gateway considers the connection open, but the
+    /// client does not receive the frames sent over it.
     CutOff,
-    /// Sends a request. Several steps may send the same id, with the same payload or with another one.
+    /// Sends a request. Several steps may send the same id, with equal or different payloads.
     Request {
         /// Request id to send.
         id: String,
@@ -140,8 +141,8 @@ pub struct FaultPlan {
     /// Start of the fault's time span, in milliseconds from the start of the run. Default: 0.
     #[serde(default)]
     pub from_ms: u64,
-    /// End of the fault's time span, in milliseconds from the start of the run. The fault ends at
-    /// [`Plan::faults_until_ms`] at the latest, which is also the default.
+    /// End of the fault's time span, in milliseconds from the start of the run. Default and latest end:
+    /// [`Plan::faults_until_ms`].
     #[serde(default = "no_end")]
     pub until_ms: u64,
 }
@@ -160,7 +161,7 @@ macro_rules! fault_kinds {
         }
 
         impl FaultKind {
-            /// Every kind, in the order in which a summary lists them.
+            /// All kinds of faults, in the order in which a summary lists them.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// Returns the kind's name in a plan file, such as `lose_answer`.
@@ -216,7 +217,7 @@ fault_kinds! {
     /// A function is invoked twice with one event, concurrently.
     InvokeTwice => "invoke_twice",
     /// The call that dispatches a request to the worker fails, or is not answered.
-    // The name in plans that an earlier version wrote.
+    // Name of this kind in plan files that an earlier version wrote.
     #[serde(alias = "hand_over_failed")]
     DispatchFailed => "dispatch_failed",
     /// The event of an asynchronous invocation is lost in Lambda's queue.

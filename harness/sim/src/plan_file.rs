@@ -1,4 +1,4 @@
-//! Plan files in JSON. Users write them by hand too, so an error names the faulty place.
+//! Plan files in JSON. Users also write plan files by hand, so an error names the faulty place.
 
 use std::fmt;
 
@@ -49,7 +49,8 @@ struct PlanFile {
 #[derive(Deserialize)]
 struct Header {
     schema: Option<u64>,
-    /// A required field of version 2, which version 1 called `trouble_ms`.
+    /// Field that version 2 requires, and that version 1 called `trouble_ms`. `None` if the file lacks the
+    /// field.
     faults_until_ms: Option<IgnoredAny>,
 }
 
@@ -60,7 +61,7 @@ impl Plan {
     /// [`PlanError`] for the first problem found: invalid JSON, an unknown field or version, or a value out
     /// of bounds.
     pub fn from_json(text: &str) -> Result<Self, PlanError> {
-        // If the header cannot be read, the error of the whole file says more.
+        // An error of the header is ignored, because parsing the whole file reports the error in more detail.
         let header =
             serde_json::from_str(text).unwrap_or(Header { schema: Some(SCHEMA), faults_until_ms: None });
         let file = match header {
@@ -183,7 +184,7 @@ fn migrated(mut plan: Value) -> Value {
     plan
 }
 
-/// Renames a field, and keeps its position.
+/// Renames a field of `object`, and keeps the field's position.
 fn rename(object: &mut Value, old: &str, new: &str) {
     let Some(fields) = object.as_object_mut() else { return };
     *fields = std::mem::take(fields)

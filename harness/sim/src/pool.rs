@@ -17,8 +17,8 @@ pub(super) fn spawn<'scope>(
     thread.spawn_scoped(scope, work).expect("the operating system can start another thread");
 }
 
-/// Threads that process one item at a time each. A thread is reused, so that its one-time initialization
-/// happens once.
+/// Threads that process one item at a time each. Each thread is reused for many items, because its one-time
+/// initialization is slow.
 pub(super) struct Pool<T, R>(Vec<(mpsc::Sender<T>, mpsc::Receiver<R>)>);
 
 /// Runs `lead` with a pool of `threads` threads, each of which calls `work` for its items. The threads end

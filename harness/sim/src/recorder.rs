@@ -9,7 +9,7 @@ use super::check::{Checker, Violation};
 use super::event::{Event, EventKind};
 use streamer_fakes::observe::{Observation, Observer};
 
-/// How far a world is run.
+/// Point at which the run of a world stops.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Until {
     /// The world runs to its regular end.
@@ -37,11 +37,12 @@ struct Recording {
     clock: Arc<dyn Clock>,
     recorded: Mutex<Recorded>,
     until: Until,
-    /// Notified when `until` is reached, and never before, so that waiting for it does not change the run.
+    /// Notified when `until` is reached, and never before, so that waiting for the notification does not
+    /// change the run.
     is_reached: Notify,
 }
 
-/// The recorded events, and the checker that has seen them.
+/// The recorded events, and the checker that has checked them.
 #[derive(Debug)]
 pub(super) struct Recorded {
     pub(super) events: Vec<Event>,

@@ -15,7 +15,8 @@ use super::tally::Tally;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// Seeds that were requested to run.
+    /// Range of the seeds that were requested; the runs of its last seeds are missing if the simulation was
+    /// stopped.
     pub seeds: Range<u64>,
     /// Number of simulated runs (worlds) that were completed.
     pub worlds: u64,
@@ -24,9 +25,9 @@ pub struct Report {
     /// Failure of the lowest seed that broke a rule, with its shrunk plan; `None` if no rule was broken or no
     /// plan was shrunk.
     pub smallest: Option<Failure>,
-    /// Virtual time that passed in all simulated runs together.
+    /// Sum of the virtual times that passed in the simulated runs.
     pub lasted: Duration,
-    /// Real time that all runs took.
+    /// Real time from the start of the first run to the end of the last run.
     pub took: Duration,
     tally: Tally,
 }
@@ -80,8 +81,8 @@ impl Report {
         }
     }
 
-    /// Returns a summary: how often each fault, status change and frame occurred, and which of them never
-    /// did.
+    /// Returns a summary with the number of occurrences of each fault, status change and frame. The summary
+    /// also lists those that never occurred.
     #[must_use]
     pub fn summary(&self) -> Summary<'_> {
         Summary {
@@ -93,13 +94,13 @@ impl Report {
         }
     }
 
-    /// Returns the number of simulated runs per second of real time, all threads together.
+    /// Returns the number of completed runs divided by the real time in seconds that they took.
     #[must_use]
     pub fn worlds_per_second(&self) -> f64 {
         self.worlds as f64 / self.took.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Returns the ratio of virtual time to real time, all threads together.
+    /// Returns the total virtual time of all runs divided by the real time that they took.
     #[must_use]
     pub fn times_real_time(&self) -> f64 {
         self.lasted.as_secs_f64() / self.took.as_secs_f64().max(f64::MIN_POSITIVE)

@@ -16,7 +16,7 @@ use super::runner::real_time;
 pub struct Shrunk {
     /// Smallest plan found that still breaks the rule.
     pub plan: Plan,
-    /// Number of other plans that were tried.
+    /// Number of plans that the search tried, not counting the original plan.
     pub tried: u32,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn shrink(plan: Plan, threads: usize, breaks: impl Fn(&Plan) -> bool 
         let mut search = Search { best: plan, tried: 0, begun: real_time(), pool };
         loop {
             let before = search.best.clone();
-            for part in PARTS {
+            for part in PLAN_LISTS {
                 search.leave_out(part);
             }
             for simpler in SIMPLER {
@@ -50,20 +50,28 @@ struct Search<'a> {
     pool: &'a Pool<Plan, bool>,
 }
 
-/// A list in a plan whose members can be removed.
-struct Part {
+/// Kind of list in a plan, such as the list of clients, from which the search removes members.
+struct PlanList {
     len: fn(&Plan) -> usize,
     without: fn(&mut Plan, Range<usize>),
     /// Number of seeds with which each smaller plan is tried. Removing a member shifts the random draws of
-    /// the others, so one seed may no longer break the rule.
+    /// the others, so the smaller plan may break the rule only with a different seed.
     seeds: u64,
 }
 
-/// The lists to shorten, in order: the lists with the largest members come first.
-const PARTS: &[Part] = &[
-    Part { len: |plan| plan.clients.len(), without: |plan, range| drop(plan.clients.drain(range)), seeds: 3 },
-    Part { len: |plan| plan.faults.len(), without: |plan, range| drop(plan.faults.drain(range)), seeds: 3 },
-    Part {
+/// Kinds of lists to shorten, in this order. The lists with the largest members come first.
+const PLAN_LISTS: &[PlanList] = &[
+    PlanList {
+        len: |plan| plan.clients.len(),
+        without: |plan, range| drop(plan.clients.drain(range)),
+        seeds: 3,
+    },
+    PlanList {
+        len: |plan| plan.faults.len(),
+        without: |plan, range| drop(plan.faults.drain(range)),
+        seeds: 3,
+    },
+    PlanList {
         len: |plan| plan.clients.iter().map(|client| client.steps.len()).sum(),
         without: |plan, range| {
             let mut at = 0..;
@@ -73,7 +81,7 @@ const PARTS: &[Part] = &[
         },
         seeds: 2,
     },
-    Part {
+    PlanList {
         len: |plan| job_steps(&mut plan.clone()).iter().map(|steps| steps.len()).sum(),
         without: |plan, range| {
             let mut at = 0..;
@@ -83,7 +91,7 @@ const PARTS: &[Part] = &[
         },
         seeds: 1,
     },
-    Part {
+    PlanList {
         len: |plan| plan.stage.variables.len(),
         without: |plan, range| {
             let mut at = 0..;
@@ -91,7 +99,7 @@ const PARTS: &[Part] = &[
         },
         seeds: 1,
     },
-    Part {
+    PlanList {
         len: |plan| plan.stage.concurrency.len(),
         without: |plan, range| {
             let mut at = 0..;
@@ -155,7 +163,7 @@ impl Search<'_> {
     }
 
     /// Tries to remove halves of the list, then quarters, and finally single members.
-    fn leave_out(&mut self, part: &Part) {
+    fn leave_out(&mut self, part: &PlanList) {
         let mut size = (part.len)(&self.best);
         while size > 0 && !self.is_over() {
             let mut from = 0;
@@ -284,7 +292,7 @@ mod tests {
         let Shrunk { plan, tried } = shrink(large(), 2, breaks);
         assert!(
             breaks(&plan) && tried <= MAX_TRIES,
-            "the plan breaks the rule, and the search keeps its limit: {tried}"
+            "the plan breaks the rule, and the search stays within its limit: {tried}"
         );
         let stays = shrink(large(), 2, |plan| *plan == large());
         assert_eq!(stays.plan, large());

@@ -110,7 +110,7 @@ impl fmt::Debug for Sim {
     }
 }
 
-/// Runs the simulator's own handlers, which do everything that a handler can do.
+/// The default simulator runs its own handlers, which can do everything that a user's handler can do.
 impl Default for Sim {
     fn default() -> Self {
         Self::of(AppUnderTest::Jobs)
@@ -131,9 +131,9 @@ impl Sim {
     /// receives the stage's services, which provide these, as with
     /// [`StageBuilder::app_with_services`](streamer_harness::stage::StageBuilder::app_with_services).
     ///
-    /// A client of an AWS SDK keeps runs deterministic if it has the services' HTTP client, a time source
-    /// that reads the services' clock, its own retry partition, and no stalled-stream protection (which reads
-    /// the machine's clock).
+    /// An AWS SDK client keeps runs deterministic if it uses the services' HTTP client, a time source that
+    /// reads the services' clock, and its own retry partition. Its stalled-stream protection must be off,
+    /// because that protection reads the machine's clock.
     #[must_use]
     pub fn with(app: impl Fn(&Services) -> App + Send + Sync + 'static) -> Self {
         Self::of(AppUnderTest::Users(Arc::new(app)))
@@ -282,8 +282,8 @@ impl Sim {
     /// Simulates one run for each seed, while `go_on` returns true. `go_on` is called after each run, and a
     /// few times per second.
     ///
-    /// Seeds are taken in order, and a run that has begun is finished, so that the lowest failing seed does
-    /// not depend on the number of threads.
+    /// Seeds are run in ascending order, and each run that has begun is finished. So the lowest failing seed
+    /// does not depend on the number of threads.
     #[must_use]
     pub fn run_while(&self, go_on: impl FnMut(&Report) -> bool) -> Report {
         let world = |seed| {
@@ -293,7 +293,8 @@ impl Sim {
         runner::run(self.seeds.clone(), self.threads, world, go_on)
     }
 
-    /// Shrinks the plan of the lowest seed in the report that broke a rule. Returns `None` if no seed did.
+    /// Shrinks the plan of the lowest seed in the report that broke a rule. Returns `None` if no seed broke a
+    /// rule.
     #[must_use]
     pub fn smallest_failure(&self, report: &Report) -> Option<Failure> {
         let (seed, violations) = report.failures.iter().find(|(_, violations)| !violations.is_empty())?;
@@ -311,8 +312,8 @@ impl Sim {
         })
     }
 
-    /// Shrinks a plan that breaks a rule, while the plan still breaks the rule. `rule` is the text of
-    /// [`Violation::rule`].
+    /// Shrinks a plan that breaks a rule, to the smallest plan found that still breaks the rule. `rule` is
+    /// the text of [`Violation::rule`].
     #[must_use]
     pub fn shrink(&self, plan: Plan, rule: &str) -> Shrunk {
         let until = Until::Broken(rule.to_owned());

@@ -1,4 +1,4 @@
-//! Tables of what many worlds have reached.
+//! Summary of many worlds, printed as tables of counts.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::plan::FaultKind;
 use super::tally::{FRAMES, TRANSITIONS, Tally};
 
-/// Summary of many simulated runs, which prints as tables: how often each fault, status change, frame and
-/// error code occurred.
+/// Summary of many simulated runs, printed as tables with the number of occurrences of each fault, status
+/// change, frame and error code.
 #[derive(Debug)]
 pub struct Summary<'a> {
     pub(super) worlds: u64,
@@ -46,8 +46,8 @@ impl fmt::Display for Summary<'_> {
         )?;
         let faults = FaultKind::ALL.iter().filter_map(|kind| tally.faults.get_key_value(kind.name()));
         table(f, "faults injected", faults.map(|(kind, times)| ((*kind).to_owned(), *times)))?;
-        // List the status changes in the order of a request's life, and last those that are illegal, which
-        // the checker reports too.
+        // List the legal status changes in the order of a request's life, and then the illegal changes, which
+        // the checker also reports as violations.
         let known = TRANSITIONS.iter().filter_map(|change| tally.transitions.get_key_value(change));
         let others = tally.transitions.iter().filter(|(change, _)| !TRANSITIONS.contains(change));
         let changes = known.chain(others);

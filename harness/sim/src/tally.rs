@@ -1,4 +1,4 @@
-//! Counts of what happened in worlds.
+//! Counts of the messages, handler runs, faults, frames and status changes in worlds.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use super::event::{ClientEvent, Event, EventKind, HandlerPhase, WorldEvent};
 use super::plan::FaultKind;
 use streamer_fakes::observe::Observation;
 
-/// Counts of what happened in one world, or in many.
+/// Counts of the messages, handler runs, faults, frames and status changes in one world or in many.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Tally {
     pub(super) events: u64,
-    /// Number of messages with an action that clients sent.
+    /// Number of messages that clients sent and that name an action.
     pub(super) messages: u64,
     /// Number of handler runs that were started.
     pub(super) runs: u64,
@@ -70,7 +70,8 @@ impl Tally {
     }
 
     fn got(&mut self, text: &str) {
-        // The type is the first field of Streamer's frames, so that thousands of frames need no parsing.
+        // The type is the first field of Streamer's frames, so the type is found without parsing the whole
+        // frame.
         let named = text.strip_prefix("{\"type\":\"").and_then(|rest| rest.split_once('"'));
         let kind = named.map_or("other than Streamer's", |(kind, _)| kind);
         count(&mut self.frames, kind.to_owned());

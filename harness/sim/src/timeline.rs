@@ -12,8 +12,8 @@ use super::plan::Plan;
 use super::tally::{NOT_STORED, text};
 use streamer_fakes::observe::{Answer, Observation};
 
-/// Timeline of a simulated run, which prints one event per line: seconds since the start, the actor, and what
-/// happened.
+/// Timeline of a simulated run, which prints one line per event: the seconds since the start, the actor, and
+/// the event.
 ///
 /// The timeline leaves out calls and invocations that succeed, because other lines show their effects.
 #[derive(Debug)]
@@ -134,12 +134,13 @@ impl Line {
     }
 }
 
-/// Turns events into lines, and remembers earlier items to show what each write changes.
+/// Converts events to lines, and keeps the last item of each request to show which attributes a write
+/// changes.
 struct Narrator<'a> {
     plan: &'a Plan,
-    /// Last written item of each request, by key.
+    /// Item of each request after its last write, by the request's key.
     items: BTreeMap<String, Value>,
-    /// User of each connection that a request came over, as `tenant/user`, by connection id.
+    /// User of each connection over which a request was sent, as `tenant/user`, by connection id.
     users: BTreeMap<String, String>,
 }
 

@@ -10,7 +10,7 @@ use super::plan::{Act, ClientPlan, Plan, StagePlan, Step};
 use streamer_harness::stage::StageError;
 
 thread_local! {
-    /// Whether this thread has had its one-time initialization.
+    /// True if the one-time initialization of this thread is done.
     static IS_WARM: Cell<bool> = const { Cell::new(false) };
 }
 

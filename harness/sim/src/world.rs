@@ -11,7 +11,7 @@ use super::plan::Plan;
 use super::tally::Tally;
 use super::timeline::Timeline;
 
-/// Result of one simulated run (a world): the broken rules, and everything that happened.
+/// Result of one simulated run (a world): the broken rules, the recorded events and the final state.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct World {

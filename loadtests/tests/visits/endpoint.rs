@@ -20,13 +20,13 @@ pub(crate) enum Answers {
     Silently,
     /// Answers an echo request with a different payload.
     WithAnotherEcho,
-    /// Answers an echo request with the id of another request.
+    /// Answers an echo request with the id of a different request.
     ForAnotherRequest,
     /// Answers every request with API Gateway's own error, as after a failed integration.
     AsABrokenGateway,
     /// Answers a slow request with an error frame.
     WithAnError,
-    /// Completes a slow request with the result of another request.
+    /// Completes a slow request with the result of a different request.
     WithAnotherResult,
     /// Acknowledges a slow request, and then closes the connection.
     ByClosing,
@@ -34,13 +34,13 @@ pub(crate) enum Answers {
     WithoutProgress,
 }
 
-/// A running endpoint, and a record of its clients' actions.
+/// A running endpoint, which records its clients' actions.
 pub(crate) struct Endpoint {
     pub(crate) url: String,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// Record of the clients' actions at an endpoint.
+/// Actions of the clients that an endpoint has recorded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// Query string of each `$connect` request.

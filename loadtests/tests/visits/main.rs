@@ -96,7 +96,7 @@ async fn each_wrong_answer_is_one_failure_of_the_awaited_metric() {
         (Answers::Refusing, "$connect", "refused with HTTP 401: TOKEN_EXPIRED: The token has expired"),
         (Answers::Silently, "echo", "no frame before the timeout"),
         (Answers::WithAnotherEcho, "echo", "the response differs from the sent payload"),
-        (Answers::ForAnotherRequest, "echo", "a response names another request"),
+        (Answers::ForAnotherRequest, "echo", "a response has the id of a different request"),
         (
             Answers::AsABrokenGateway,
             "echo",
@@ -168,7 +168,7 @@ async fn missing_token_or_invalid_host_is_refused_before_the_run() {
 }
 
 #[tokio::test]
-async fn list_option_of_goose_needs_no_token_and_no_measurements() {
+async fn goose_list_option_succeeds_without_a_token_and_without_measurements() {
     let run = Run::with(&["--list"], &[]).await;
     assert!(run.succeeded, "{}", run.stderr);
 }

@@ -12,7 +12,7 @@ use crate::event::{Event, EventKind, WorldEvent};
 use crate::plan::{FaultKind, Plan};
 use streamer_fakes::observe::Observation;
 
-/// Ending of the requests table's name.
+/// Suffix of the requests table's name.
 const REQUESTS: &str = "RequestsTable";
 
 /// Checks the events of a world against the rules, and keeps the violations.

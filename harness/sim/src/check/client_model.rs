@@ -11,10 +11,10 @@ use super::owner::Owner;
 pub(super) struct ClientModel {
     /// User and tenant of the client.
     pub(super) owner: Owner,
-    /// Queries about requests (status, subscribe and cancel), by the id of the query's message.
+    /// Queries that the client has sent (status, subscribe and cancel), by the id of the query's message.
     pub(super) queries: BTreeMap<String, Query>,
-    /// Number of messages that were sent without a readable id, and not yet answered by an error without an
-    /// id.
+    /// Number of messages without a readable id that the client has sent, minus the errors without an id that
+    /// it has received.
     pub(super) nameless: u32,
     /// Ids of the requests whose terminal frame the client has received, over any connection.
     pub(super) ended: BTreeSet<String>,
@@ -23,7 +23,7 @@ pub(super) struct ClientModel {
     pub(super) is_connected: bool,
 }
 
-/// State of one connection, as its client knows it.
+/// State of one connection, computed from the frames that its client has received.
 #[derive(Debug, Default)]
 pub(super) struct Session {
     /// Highest sequence number received about each request, by request id.
@@ -46,14 +46,14 @@ pub(super) struct Query {
     pub(super) was_there: bool,
 }
 
-/// Everything that a user has sent under one request id.
+/// Summary of all messages that a user has sent under one request id.
 #[derive(Debug, Default)]
 pub(super) struct SentRequest {
-    /// Actions and payloads that were sent under the id. More than one pair is a conflict.
+    /// Each action and payload that the user has sent under the request id. More than one pair is a conflict.
     pub(super) contents: BTreeSet<(String, String)>,
-    /// Whether one of the messages may be answered as a quick request, without being queued.
+    /// True if at least one message with the id may be answered as a quick request, which is not queued.
     pub(super) may_be_quick: bool,
-    /// Whether a cancel of the request was sent.
+    /// True if the user has sent a cancel of the request.
     pub(super) is_cancelled: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use streamer_fakes::faults::Caller;
 
-// Endings of the functions' names, as the template has them.
+// Suffixes of the functions' names in `lambdas/template.yaml`.
 pub(super) const SWEEPER: &str = "SweeperFunction";
 pub(super) const ROUTER: &str = "RouterFunction";
 pub(super) const CONNECT: &str = "ConnectFunction";
@@ -10,7 +10,7 @@ pub(super) const DISCONNECT: &str = "DisconnectFunction";
 pub(super) const PROCESSOR: &str = "ProcessorFunction";
 pub(super) const WORKER: &str = "WorkerFunction";
 
-/// Returns whether the caller is this function.
+/// Returns true if the caller is the function with this name suffix.
 pub(super) fn is_of(caller: &Caller, function: &str) -> bool {
     caller.function().ends_with(function)
 }
@@ -20,8 +20,8 @@ pub(super) fn runs_requests(caller: &Caller) -> bool {
     is_of(caller, PROCESSOR) || is_of(caller, WORKER)
 }
 
-/// Returns whether the caller's calls count against the budget of requests. Calls of the sweeper do not
-/// count, because the sweeper polls whether or not there are requests.
+/// Returns true if the caller's calls count against the cost budget of the requests. The sweeper's calls do
+/// not count, because the sweeper polls even if there are no requests.
 pub(super) fn is_billed(caller: &Caller) -> bool {
     [ROUTER, PROCESSOR, WORKER].iter().any(|function| is_of(caller, function))
 }

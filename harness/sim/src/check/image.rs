@@ -1,32 +1,33 @@
-//! A request's item as a write left it, called its image. The checks read images in place, because they read
-//! one for every write of every world.
+//! Reads attributes from images of a request's item. An image is the item as it is after a write, in DynamoDB
+//! JSON. The checks do not convert whole images, because each write of each world has an image.
 
 use serde_json::Value;
 use streamer::lifecycle::{Budget, Hold, State};
 use streamer::ports::Timestamp;
 use streamer::store::Status;
 
-/// Returns a string attribute of an image.
+/// Returns the value of an image's string attribute; `None` if the attribute is missing or not a string.
 pub(super) fn text<'a>(image: &'a Value, attribute: &str) -> Option<&'a str> {
     image.get(attribute)?.get("S")?.as_str()
 }
 
-/// Returns a number attribute of an image.
+/// Returns the value of an image's number attribute; `None` if the attribute is missing or not a whole
+/// number.
 pub(super) fn number(image: &Value, attribute: &str) -> Option<u64> {
     image.get(attribute)?.get("N")?.as_str()?.parse().ok()
 }
 
-/// Returns a number attribute of an image as a time.
+/// Returns an image's number attribute, which holds milliseconds since 1970, as a time.
 pub(super) fn time(image: &Value, attribute: &str) -> Option<Timestamp> {
     number(image, attribute).map(Timestamp::from_millis)
 }
 
-/// Returns whether an image has the attribute.
+/// Returns true if the image has the attribute.
 pub(super) fn has(image: &Value, attribute: &str) -> bool {
     image.get(attribute).is_some()
 }
 
-/// Returns the connection ids of the subscribers.
+/// Returns the connection ids of the request's subscribers, from an image of the request's item.
 pub(super) fn subscribers(image: &Value) -> impl Iterator<Item = &str> {
     let map = image.get("subscribers").and_then(|map| map.get("M")).and_then(Value::as_object);
     map.into_iter().flat_map(|map| map.keys().map(String::as_str))
@@ -55,7 +56,8 @@ pub(super) struct ItemState {
 }
 
 impl ItemState {
-    /// Reads the state from an image. Returns `None` if the image is not a request's item.
+    /// Reads a request's state from an image of its item. Returns `None` if the image is not that of a
+    /// request's item.
     pub(super) fn of(image: &Value) -> Option<Self> {
         let count = |attribute| number(image, attribute).and_then(|number| u32::try_from(number).ok());
         let status = text(image, "status")?;
@@ -73,7 +75,7 @@ impl ItemState {
         })
     }
 
-    /// Converts the state to that of the state machine in `core`.
+    /// Converts this state to the state type of the state machine in `core`.
     pub(super) fn lifecycle_state(&self) -> State {
         let budget =
             Budget { used: self.attempt, allowed: self.max_attempts, continuations: self.continuations };
@@ -89,8 +91,8 @@ impl ItemState {
         }
     }
 
-    /// Returns whether the state equals a state of the state machine, apart from the lease's end and the
-    /// timer.
+    /// Returns true if this state equals `state`, a state of the state machine, without comparing the lease's
+    /// end and the timer.
     pub(super) fn matches(&self, state: &State) -> bool {
         let budget =
             Budget { used: self.attempt, allowed: self.max_attempts, continuations: self.continuations };

@@ -1,4 +1,4 @@
-//! Checks of a single image of a request's item, whatever the item was before.
+//! Checks of a single image of a request's item, without regard to earlier images.
 
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ const MAX_UNCLAIMED_AGE: Duration = Duration::from_secs(150);
 /// Longest time for which a due item may wait for the sweeper.
 const HANDLED_WITHIN: Duration = Duration::from_mins(4);
 
-/// Checks that a due item is handled within minutes, once the faults have ended. The sweeper runs every
-/// minute, and may have to wait for its previous run to end.
+/// Checks that the sweeper handles each due item within `HANDLED_WITHIN`, once the faults have ended. The
+/// limit is several minutes, because the sweeper is invoked every minute, and may have to wait until its
+/// previous invocation ends.
 pub(super) fn check_due_item(
     found: &mut Found,
     faults_ended_at: Option<Timestamp>,
@@ -31,7 +32,7 @@ pub(super) fn check_due_item(
     let late = at.since(timer_at.max(faults_ended_at));
     if late > HANDLED_WITHIN {
         let message =
-            format!("due at {timer_at} and not handled {late:?} later, in state {:?}", request.state);
+            format!("item due at {timer_at} was not handled within {late:?}; state: {:?}", request.state);
         found.broken(rules::DUE_ITEM_IS_HANDLED, at, Some(key), message);
     }
 }
@@ -84,7 +85,10 @@ pub(super) fn check_item(
         && has("error") == (status == Status::Failed)
         && (!has("dead_letter") || status == Status::Failed);
     if !is_sound {
-        wrong(rules::ITEM_FITS_ITS_STATUS, "item has attributes that do not fit its status, or lacks some");
+        wrong(
+            rules::ITEM_FITS_ITS_STATUS,
+            "item has a forbidden attribute, or lacks a required one, for its status",
+        );
     }
     if status.is_terminal() && request.ended_at == Some(at) {
         let read = item_of_image(image).map_err(|error| error.to_string());

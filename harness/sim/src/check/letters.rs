@@ -22,7 +22,7 @@ impl WorldModel {
         };
         let key = request_of(letter.tenant.as_str(), letter.user.as_str(), letter.request_id.as_str());
         let wrong = match self.requests.get(&key) {
-            None => Some("no such request exists".to_owned()),
+            None => Some("the request does not exist".to_owned()),
             Some(request) => request.mismatch_of(&letter),
         };
         if let Some(wrong) = wrong {
@@ -52,8 +52,8 @@ impl WorldModel {
             }
         }
         let expected: BTreeSet<&String> = expected.iter().map(|(_, id)| id).collect();
-        // An expired request is not in the model any more, so a dead letter that was seen being sent is
-        // enough.
+        // The model no longer contains expired requests. So a dead letter is also allowed if the checker
+        // accepted it when it was sent.
         let strays = in_queue.iter().filter(|id| !expected.contains(id) && !self.letters.contains(*id));
         let strays: Vec<String> = strays.cloned().collect();
         if !strays.is_empty() {

@@ -7,7 +7,7 @@ use streamer::lifecycle::Rules;
 
 use crate::plan::{FaultKind, Plan};
 
-/// Limits that a plan sets on its world, as far as the checks depend on them.
+/// Limits that a plan sets on its world and that the checks use.
 #[derive(Debug)]
 pub(super) struct Limits {
     /// Whether the plan injects no faults.
@@ -16,7 +16,7 @@ pub(super) struct Limits {
     pub(super) may_be_late: bool,
     /// Whether a fault of the plan can answer a post to an open connection with 410 Gone.
     pub(super) may_seem_gone: bool,
-    /// Tolerated difference between a function's clock and the world's.
+    /// Tolerated difference between a function's clock and the world's clock.
     pub(super) skew: Duration,
     pub(super) rules: Rules,
     pub(super) lease: Duration,

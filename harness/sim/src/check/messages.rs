@@ -16,7 +16,7 @@ use crate::plan::Act;
 /// Built-in actions that concern a request.
 const QUERY_ACTIONS: [&str; 3] = ["status", "subscribe", "cancel"];
 
-/// Returns the id of the request that a built-in action concerns.
+/// Returns the id of the request that a built-in action concerns; `None` if the message has no such action.
 fn about(message: &Message) -> Option<&str> {
     let about = message.payload.get("request_id").and_then(Value::as_str);
     about.filter(|_| QUERY_ACTIONS.contains(&message.action.as_str()))
@@ -159,7 +159,7 @@ impl WorldModel {
         let session = &mut self.clients[number].session;
         let last = session.seqs.entry(id.to_owned()).or_default();
         let is_late = seq <= *last || session.ended.contains(id);
-        // A frame that was under way while its process was frozen may arrive after frames of a later attempt.
+        // A frame that was in flight while its process was frozen may arrive after frames of a later attempt.
         // Clients drop such a frame.
         if is_late && !self.limits.may_be_late {
             let message = format!(
@@ -227,7 +227,8 @@ impl WorldModel {
         }
     }
 
-    /// Checks an error frame that answers a client's message: NOT_FOUND and CONFLICT need a cause.
+    /// Checks an error frame that answers a client's message. The error code NOT_FOUND or CONFLICT is allowed
+    /// only for a valid reason.
     fn refused(&mut self, at: Timestamp, number: usize, id: &str, text: &str) {
         let frame: Value = serde_json::from_str(text).unwrap_or_default();
         let code = frame["error"]["code"].as_str().unwrap_or_default();

@@ -1,8 +1,9 @@
-//! The checker tests each invariant during a world, as early as the events allow, and at its end.
+//! The checker tests each invariant while a world runs, as early as the events allow, and again at the
+//! world's end.
 //!
 //! The checks see what the fakes observed (every write and every frame, with its sender), what clients sent
-//! and received, and when handlers ran. Of the code under test, the checks use only the state machine, which
-//! defines the legal steps, and the parsers of messages, items and dead letters.
+//! and received, and when handlers ran. The checks use only two parts of the code under test: the state
+//! machine, which defines the legal steps, and the parsers of messages, items and dead letters.
 //!
 //! In reading order: [`rules`] names the rules. [`world_model`] holds everything that the checks know, with a
 //! [`request_model`] for each request and a [`client_model`] for each client. [`checker`] passes each event

@@ -61,7 +61,7 @@ impl WorldModel {
 
 type Problems = Vec<(&'static str, String)>;
 
-/// Checks a pushed terminal frame: it follows the terminal write, and matches the item.
+/// Checks that a pushed terminal frame follows the terminal write and matches the request's item.
 fn check_terminal_frame(request: &mut RequestModel, post: &Post<'_>) -> Problems {
     let Post { connection, text, seq, .. } = post;
     let status = request.state.status;
@@ -114,12 +114,12 @@ fn check_terminal_frame(request: &mut RequestModel, post: &Post<'_>) -> Problems
         && (user, tenant, id)
             != (request.owner.user.as_str(), request.owner.tenant.as_str(), request.id.as_str())
     {
-        problems.push((rules::BELONGS_TO_ITS_USER, "the result belongs to another request".to_owned()));
+        problems.push((rules::BELONGS_TO_ITS_USER, "the result belongs to a different request".to_owned()));
     }
     problems
 }
 
-/// Checks a pushed progress frame: it comes from the holder of the lease, at a limited rate, with rising
+/// Checks that a pushed progress frame comes from the holder of the lease, at a limited rate, with rising
 /// sequence numbers.
 fn check_progress(limits: &Limits, request: &mut RequestModel, post: &Post<'_>) -> Problems {
     let Post { at, by, connection, seq, .. } = post;
@@ -141,7 +141,7 @@ fn check_progress(limits: &Limits, request: &mut RequestModel, post: &Post<'_>) 
         problems.push((rules::PACED, message));
     }
     let state = &request.state;
-    // The attempt that made the terminal write may still push earlier progress.
+    // The attempt that made the terminal write may still push progress from before that write.
     let is_own_end = state.status.is_terminal() && state.epoch == epoch && epoch_of(state.seq) == epoch;
     let is_held = state.status == Status::Processing
         && state.epoch == epoch

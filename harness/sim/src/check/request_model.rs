@@ -32,18 +32,18 @@ pub(super) struct RequestModel {
     pub(super) pushed: BTreeMap<String, PushedFrames>,
     /// Part items of the request (separate items for large values), by part name.
     pub(super) parts: BTreeMap<String, Part>,
-    /// Time at which the running attempt was asked to stop; `None` if it was not.
+    /// Time at which a cancel of the running attempt was requested; `None` if no cancel was requested.
     pub(super) cancel_requested_at: Option<Timestamp>,
     /// Number of times that the handler has started, by attempt and continuation count.
     pub(super) runs: BTreeMap<(u32, u32), u32>,
-    /// Counts of writes and frames, for the check of the budget.
+    /// Counts of writes and frames, which are compared with the request's cost budget.
     pub(super) cost: Cost,
 }
 
 /// A claim of a request by an environment.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
-    /// Number of the environment that made the claim.
+    /// Identifying number of the environment that made the claim; `None` if the caller is unknown.
     pub(super) by: Option<u64>,
     pub(super) at: Timestamp,
     pub(super) attempt: u32,
@@ -57,7 +57,7 @@ pub(super) struct Claim {
 /// A part item: a separate item that holds a large value of a request.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// Text of the value if it is a result; otherwise `None`.
+    /// Text of the request's result if the part item holds the result; otherwise `None`.
     pub(super) value: Option<String>,
 }
 
@@ -76,8 +76,8 @@ pub(super) struct Cost {
 /// Frames about one request that were pushed to one connection.
 #[derive(Debug, Default)]
 pub(super) struct PushedFrames {
-    /// Last sequence number by environment and epoch, because one environment sends the frames of one epoch
-    /// in order.
+    /// Highest sequence number pushed, by environment and epoch. Only frames of one environment and one epoch
+    /// are sent in order.
     pub(super) last: BTreeMap<(Option<u64>, u64), u64>,
     /// Number of late progress frames, by epoch.
     pub(super) late: BTreeMap<u64, u32>,
@@ -119,7 +119,8 @@ impl RequestModel {
         self.statuses & bit(status) != 0
     }
 
-    /// Returns whether the request's time to live is over at `at`. An open request has none.
+    /// Returns true if the request has expired at the time `at`. An open request never expires, because it
+    /// has no time to live.
     pub(super) fn has_expired(&self, at: Timestamp) -> bool {
         number(&self.image, "ttl").is_some_and(|ttl| ttl <= at.as_secs())
     }
@@ -144,7 +145,7 @@ impl RequestModel {
         (self.state.status == Status::Failed).then(|| format!("{key}#{}@{created_at}", self.state.epoch))
     }
 
-    /// Returns how a dead letter differs from the request, or `None` if it matches.
+    /// Returns a description of the difference between a dead letter and the request; `None` if they match.
     pub(super) fn mismatch_of(&self, letter: &DeadLetter) -> Option<String> {
         let Some(id) = self.letter_id() else {
             return Some(format!("the request's status is {}", self.state.status.as_str()));
@@ -157,7 +158,7 @@ impl RequestModel {
         }
         let payload = text(&self.image, "payload").and_then(|text| serde_json::from_str::<Value>(text).ok());
         if letter.left_out.is_empty() && payload.is_some_and(|payload| payload != letter.payload) {
-            return Some("its payload differs from the request's".to_owned());
+            return Some("the dead letter's payload differs from the request's payload".to_owned());
         }
         None
     }

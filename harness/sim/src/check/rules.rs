@@ -1,14 +1,14 @@
-//! The text of each rule, by which a violation names the rule. A leading number is that of the invariant in
-//! ARCHITECTURE.md.
+//! Texts of the rules. A violation contains the text of the broken rule. A leading number is the number of
+//! the invariant in ARCHITECTURE.md.
 //!
-//! ARCHITECTURE.md lists what cannot be fenced. If a rule allows for one of these cases, the rule's comment
-//! says so.
+//! ARCHITECTURE.md lists the effects that cannot be fenced. If a rule tolerates one of these effects, the
+//! rule's comment says so.
 
 /// An acknowledged request is stored, and has had the acknowledged status.
 pub(super) const ACKNOWLEDGED_IS_STORED: &str = "1: an acknowledged request is stored";
 /// Once the faults have ended, every queued request becomes terminal, within a time that depends on the plan.
 pub(super) const BECOMES_TERMINAL_IN_TIME: &str = "1: every request becomes terminal in bounded time";
-/// Once the faults have ended, the sweeper handles each due item within minutes: it moves or removes the
+/// Once the faults have ended, the sweeper handles each due item within minutes, by moving or removing the
 /// item's timer.
 pub(super) const DUE_ITEM_IS_HANDLED: &str = "1: the sweeper handles every due item";
 /// A request is in the timer index while it is open, or while its terminal frame or dead letter is
@@ -29,12 +29,12 @@ pub(super) const CANCEL_WAS_REQUESTED: &str = "2: only a request whose cancel wa
 pub(super) const FENCED: &str = "3: a fenced attempt (its lease is lost) changes nothing";
 /// Only the environment that holds the lease pushes progress.
 ///
-/// Exception: one frame to each client may have been under way when its process was frozen or slowed down.
+/// Exception: one frame to each client may have been in flight when its process was frozen or slowed down.
 /// The frame arrives late, and the client drops it.
 pub(super) const NO_PUSH_WITHOUT_LEASE: &str = "3: an attempt without its lease pushes nothing";
 /// Without a fault, the sweeper reclaims no running request.
 pub(super) const LEASE_IS_KEPT: &str = "3: no lease is lost without a fault";
-/// The stored sequence number never falls, and belongs to the attempt that writes it.
+/// The stored sequence number never falls, and its epoch is that of the attempt that writes it.
 pub(super) const STORED_SEQ_RISES: &str = "4: the stored sequence number belongs to its attempt and rises";
 /// Sequence numbers rise in the frames that one attempt pushes to a client, and in the frames that a client
 /// receives over one connection.
@@ -60,9 +60,9 @@ pub(super) const BELONGS_TO_ITS_USER: &str = "7: a request and its frames belong
 pub(super) const ATTEMPTS_BOUNDED: &str = "8: a request has at most its allowed attempts";
 /// A dead letter is sent only for a FAILED request, and matches that request.
 pub(super) const LETTER_MATCHES_A_FAILURE: &str = "9: a dead letter matches a FAILED request";
-/// At the end of the world, the dead letters and the failed requests are the same set. A letter may be in the
-/// queue twice, because a process that dies after sending a letter, and before recording the send, leads to a
-/// second send.
+/// At the end of the world, the dead letters and the failed requests are the same set. The queue may contain
+/// a letter twice: if a process dies between the send and the write that records the send, the letter is sent
+/// again.
 pub(super) const LETTERS_ARE_FAILURES: &str = "9: the dead letters are the requests that failed for good";
 /// Without a fault, the event source mapping discards no stream record.
 pub(super) const NO_RECORD_IS_DISCARDED: &str = "9: without a fault, no stream record is discarded";
@@ -70,7 +70,7 @@ pub(super) const NO_RECORD_IS_DISCARDED: &str = "9: without a fault, no stream r
 pub(super) const ERRORS_NAME_REQUESTS: &str = "10: an error frame names its request";
 /// A request's item has exactly the attributes that its status allows, and can be parsed.
 pub(super) const ITEM_FITS_ITS_STATUS: &str = "an item's attributes fit its status";
-/// The status in a snapshot is one that the request has had, and a terminal snapshot matches the item.
+/// A snapshot shows a status that the request has had, and a terminal snapshot matches the item.
 pub(super) const SNAPSHOT_MATCHES: &str = "a snapshot matches the stored request";
 /// Progress is pushed at most ten times a second, and stored at most once a second.
 pub(super) const PACED: &str = "15: progress is pushed and stored at a limited rate";

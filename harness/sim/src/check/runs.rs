@@ -8,12 +8,13 @@ use super::world_model::WorldModel;
 use crate::event::{HandlerEvent, HandlerPhase};
 
 impl WorldModel {
-    /// Checks the start of a handler: the request is stored and claimed, and the handler has not started
-    /// before for the same attempt and continuation.
+    /// Checks that a handler starts only for a stored and claimed request, and only once for each attempt and
+    /// continuation.
     pub(super) fn handler_event(&mut self, at: Timestamp, event: &HandlerEvent) {
         let key = request_of(&event.tenant, &event.user, &event.id);
         let key = key.as_str();
-        // A quick request is not stored, and may have the same id as a queued one.
+        // Skips each request that may be quick: a quick request is not stored, and may have the same id as a
+        // queued request.
         if event.phase != HandlerPhase::Begin || self.sent.get(key).is_none_or(|sent| sent.may_be_quick) {
             return;
         }

@@ -14,14 +14,14 @@ use super::rules;
 use super::world_model::{FinalState, Ledger, WorldModel};
 use crate::job::{BRITTLE, GUARDED, Job, JobEnd, JobStep, ONCE, WORK};
 
-/// Longest duration of an invocation.
+/// Longest duration of a function's invocation.
 const INVOCATION: Duration = Duration::from_mins(15);
-/// Longest time between two attempts of a request: the grace after the lease, the longest backoff, the
-/// maximum age of an unclaimed request, and the sweeper's interval.
+/// Longest time between two attempts of a request. The time includes the grace period after the lease, the
+/// longest backoff, the maximum age of an unclaimed request, and the sweeper's interval.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_mins(5);
 
-/// Longest time until a terminal frame is delivered. A client may be cut off until the gateway closes its
-/// idle connection, and the sweeper's retries become less frequent.
+/// Longest time from the terminal write to the delivery of the terminal frame. A cut-off client receives no
+/// frame until the gateway closes its idle connection, and the sweeper's retries become less frequent.
 const LONGEST_DELIVERY: Duration = Duration::from_mins(40);
 
 impl WorldModel {
@@ -136,7 +136,7 @@ impl WorldModel {
     fn check_outcome(&mut self, at: Timestamp, key: &str, request: &RequestModel) {
         let Some(job) = job_of(request) else { return };
         let (status, attempts) = (request.state.status, request.state.attempt);
-        // The first attempt with which the job can succeed.
+        // Number of the first attempt that can succeed.
         let first = match job.end {
             JobEnd::Succeed | JobEnd::SucceedWith(_) | JobEnd::GoOnUntil(_) => 1,
             JobEnd::FailUntil(attempt)
@@ -218,7 +218,7 @@ impl WorldModel {
                 let is_due = waited > LONGEST_DELIVERY || request.state.timer_at.is_none();
                 if is_due && !seemed_gone && !client.ended.contains(id) {
                     let message = format!(
-                        "client {number}, subscribed since {since}, has not received the terminal frame of {ended_at}"
+                        "client {number}, subscribed since {since}, has not received the terminal frame of a request that ended at {ended_at}"
                     );
                     self.found.broken(rules::TERMINAL_FRAME_IS_DELIVERED, at, Some(&key), message);
                 }
@@ -226,8 +226,8 @@ impl WorldModel {
         }
     }
 
-    /// Checks that each open connection has an item. Without a fault, no other connection has one; with
-    /// faults, the items of closed connections expire.
+    /// Checks that each open connection has an item. Without faults, a closed connection has no item. With
+    /// faults, the item of a closed connection must expire.
     fn check_connections(&mut self, last: &FinalState) {
         let known: BTreeSet<&str> =
             last.connections.iter().filter_map(|item| item["connection_id"].as_str()).collect();

@@ -81,20 +81,20 @@ fn incorrect_write_breaks_the_rule_that_forbids_it() {
                 item.status("CANCELLED").without("result")
             });
         }),
-        ("another environment stores progress", rules::FENCED, |story| {
+        ("environment without the claim stores progress", rules::FENCED, |story| {
             story.by("progress stored", PROCESSOR, 9)
         }),
-        ("another environment makes the terminal write", rules::FENCED, |story| {
+        ("environment without the claim makes the terminal write", rules::FENCED, |story| {
             story.by("terminal write", WORKER, 9)
         }),
         ("router stores progress", rules::FENCED, |story| story.by("progress stored", ROUTER, 1)),
         ("stored sequence number falls", rules::STORED_SEQ_RISES, |story| {
             story.write_after("progress stored", PROCESSOR, 2, |item| item.n("seq", 1));
         }),
-        ("stored sequence number is of another attempt", rules::STORED_SEQ_RISES, |story| {
+        ("stored sequence number belongs to a different epoch", rules::STORED_SEQ_RISES, |story| {
             story.item("progress stored", |item| item.n("seq", (7 << 20) + 1));
         }),
-        ("terminal write has the last report's sequence number", rules::STORED_SEQ_RISES, |story| {
+        ("terminal write repeats the sequence number of the last report", rules::STORED_SEQ_RISES, |story| {
             story.item("terminal write", |item| item.n("seq", (1 << 20) + 1));
         }),
         ("payload changes", rules::ONE_REQUEST, |story| {
@@ -115,10 +115,10 @@ fn incorrect_write_breaks_the_rule_that_forbids_it() {
             story.insert_after("delivery recorded", again);
         }),
         ("stored request was never sent", rules::BELONGS_TO_ITS_USER, |story| story.sends_request = false),
-        ("key names another user than the item", rules::BELONGS_TO_ITS_USER, |story| {
+        ("key and item name different users", rules::BELONGS_TO_ITS_USER, |story| {
             story.item("queued", |item| item.s("user_id", "bob"));
         }),
-        ("another user's connection is a subscriber", rules::BELONGS_TO_ITS_USER, |story| {
+        ("connection of a different user is a subscriber", rules::BELONGS_TO_ITS_USER, |story| {
             story.item("progress stored", |item| item.subscribers(&["c1", "c2"]));
         }),
         ("request begins more attempts than allowed", rules::ATTEMPTS_BOUNDED, |story| {
@@ -136,7 +136,7 @@ fn incorrect_write_breaks_the_rule_that_forbids_it() {
         ("part item never expires", rules::ONLY_TERMINAL_EXPIRES, |story| {
             story.items.push(json!({"request_id": "acme/ann/r1", "part": "payload"}));
         }),
-        ("status shard names another status", rules::ITEM_FITS_ITS_STATUS, |story| {
+        ("status shard does not match the status", rules::ITEM_FITS_ITS_STATUS, |story| {
             story.item("claimed", |item| item.s("status_shard", "PENDING#3"));
         }),
         ("terminal request has a lease", rules::ITEM_FITS_ITS_STATUS, |story| {
@@ -165,7 +165,7 @@ fn incorrect_write_breaks_the_rule_that_forbids_it() {
         ("subscriber is removed while the request runs", rules::SUBSCRIBERS_STAY, |story| {
             story.item("progress stored", |item| item.subscribers(&[]));
         }),
-        ("too many calls do not lead to a write", rules::WITHIN_BUDGET, |story| {
+        ("too many calls are made without a write", rules::WITHIN_BUDGET, |story| {
             for _ in 0..60 {
                 story.calls_after("delivery recorded", PROCESSOR);
             }
@@ -198,7 +198,7 @@ fn incorrect_frame_or_message_breaks_the_rule_that_forbids_it() {
         ("terminal frame is pushed before the terminal write", rules::WRITTEN_BEFORE_DELIVERED, |story| {
             story.swap("terminal write", "terminal frame pushed")
         }),
-        ("another environment pushes progress", rules::BELONGS_TO_ITS_USER, |story| {
+        ("environment without the claim pushes progress", rules::BELONGS_TO_ITS_USER, |story| {
             story.posted_by("progress pushed", PROCESSOR, 9)
         }),
         ("progress has an epoch that was never claimed", rules::NO_PUSH_WITHOUT_LEASE, |story| {
@@ -226,24 +226,24 @@ fn incorrect_frame_or_message_breaks_the_rule_that_forbids_it() {
         ("sequence numbers rise too fast", rules::PACED, |story| {
             story.frame("progress pushed", |frame| frame["seq"] = json!((1 << 20) + 500));
         }),
-        ("pushed result differs from the stored one", rules::ONE_TERMINAL_FRAME, |story| {
+        ("pushed result differs from the stored result", rules::ONE_TERMINAL_FRAME, |story| {
             story.frame("terminal frame pushed", |frame| frame["result"] = json!(7));
         }),
-        ("pushed sequence number differs from the stored one", rules::ONE_TERMINAL_FRAME, |story| {
+        ("terminal frame has a wrong sequence number", rules::ONE_TERMINAL_FRAME, |story| {
             story.frame("terminal frame pushed", |frame| frame["seq"] = json!(7));
         }),
-        ("repeated terminal frame differs from the first", rules::ONE_TERMINAL_FRAME, |story| {
+        ("second terminal frame differs from the first terminal frame", rules::ONE_TERMINAL_FRAME, |story| {
             story.repeat_after("terminal frame pushed", "terminal frame pushed", |frame| {
                 frame["timestamp"] = json!(1)
             });
         }),
-        ("progress is pushed to another user", rules::BELONGS_TO_ITS_USER, |story| {
+        ("progress is pushed to a stranger", rules::BELONGS_TO_ITS_USER, |story| {
             story.to("progress pushed", "c2")
         }),
-        ("terminal frame is pushed to another user", rules::BELONGS_TO_ITS_USER, |story| {
+        ("terminal frame is pushed to a stranger", rules::BELONGS_TO_ITS_USER, |story| {
             story.to("terminal frame pushed", "c2")
         }),
-        ("result was made for another user", rules::BELONGS_TO_ITS_USER, |story| {
+        ("result names a stranger", rules::BELONGS_TO_ITS_USER, |story| {
             let result = json!({"user": "bob", "tenant": "acme", "id": "r1"});
             story.item("terminal write", |item| item.s("result", &result.to_string()));
             story.frame("terminal frame pushed", |frame| frame["result"] = result.clone());
@@ -253,9 +253,13 @@ fn incorrect_frame_or_message_breaks_the_rule_that_forbids_it() {
             rules::TERMINAL_FRAME_IS_DELIVERED,
             |story| story.remove(&["terminal frame received"]),
         ),
-        ("client receives another terminal frame", rules::ONE_TERMINAL_FRAME, |story| {
-            story.change_received("terminal frame received", |frame| frame["result"] = json!(7));
-        }),
+        (
+            "received terminal frame differs from the pushed terminal frame",
+            rules::ONE_TERMINAL_FRAME,
+            |story| {
+                story.change_received("terminal frame received", |frame| frame["result"] = json!(7));
+            },
+        ),
         ("client receives a sequence number twice", rules::SEQ_RISES, |story| {
             let received = story.event("progress received");
             story.insert_after("progress received", received);
@@ -263,10 +267,10 @@ fn incorrect_frame_or_message_breaks_the_rule_that_forbids_it() {
         ("acknowledged status never existed", rules::ACKNOWLEDGED_IS_STORED, |story| {
             story.change_received("acknowledged", |frame| frame["status"] = json!("completed"));
         }),
-        ("message with an id is answered by an error without one", rules::ERRORS_NAME_REQUESTS, |story| {
+        ("message with an id is answered by an error without an id", rules::ERRORS_NAME_REQUESTS, |story| {
             story.gets_after("acknowledged", &json!({"type": "error", "error": {"code": "INTERNAL_ERROR"}}));
         }),
-        ("CONFLICT without another payload", rules::REFUSAL_HAS_A_CAUSE, |story| {
+        ("CONFLICT for an id that was sent with only one payload", rules::REFUSAL_HAS_A_CAUSE, |story| {
             let frame = json!({"type": "error", "request_id": "r1", "error": {"code": "CONFLICT"}});
             story.gets_after("acknowledged", &frame);
         }),
@@ -308,15 +312,27 @@ fn incorrect_failure_or_cancellation_breaks_the_rule_that_forbids_it() {
         ("dead letter is sent before the terminal write", rules::LETTER_MATCHES_A_FAILURE, |story| {
             story.swap("terminal write", "dead letter sent");
         }),
-        ("dead letter has another epoch", rules::LETTER_MATCHES_A_FAILURE, |story| {
-            story.letter(|letter| letter["id"] = json!("acme/ann/r1#1@1700000000000"));
-        }),
-        ("dead letter has another payload", rules::LETTER_MATCHES_A_FAILURE, |story| {
-            story.letter(|letter| letter["payload"] = json!(7));
-        }),
-        ("dead letter has another error", rules::LETTER_MATCHES_A_FAILURE, |story| {
-            story.letter(|letter| letter["error"]["code"] = json!("TIMEOUT"));
-        }),
+        (
+            "epoch of the dead letter differs from the request's epoch",
+            rules::LETTER_MATCHES_A_FAILURE,
+            |story| {
+                story.letter(|letter| letter["id"] = json!("acme/ann/r1#1@1700000000000"));
+            },
+        ),
+        (
+            "payload of the dead letter differs from the request's payload",
+            rules::LETTER_MATCHES_A_FAILURE,
+            |story| {
+                story.letter(|letter| letter["payload"] = json!(7));
+            },
+        ),
+        (
+            "error of the dead letter differs from the request's error",
+            rules::LETTER_MATCHES_A_FAILURE,
+            |story| {
+                story.letter(|letter| letter["error"]["code"] = json!("TIMEOUT"));
+            },
+        ),
         ("failed request has no dead letter", rules::LETTERS_ARE_FAILURES, |story| {
             story.dead_letters.clear()
         }),
@@ -341,7 +357,7 @@ fn incorrect_failure_or_cancellation_breaks_the_rule_that_forbids_it() {
             let payload = json!({"estimate_ms": 10_000, "end": "succeed"}).to_string();
             story.each_item(|item| item.s("payload", &payload));
         }),
-        ("pushed error differs from the stored one", rules::ONE_TERMINAL_FRAME, |story| {
+        ("pushed error differs from the stored error", rules::ONE_TERMINAL_FRAME, |story| {
             story.frame("terminal frame pushed", |frame| frame["error"]["code"] = json!("TIMEOUT"));
         }),
     ];
@@ -361,8 +377,8 @@ fn incorrect_failure_or_cancellation_breaks_the_rule_that_forbids_it() {
     assert_broken(Story::cancelled, cases);
 }
 
-/// A late frame cannot be fenced. One is excused for each client and epoch, if a fault can freeze or delay
-/// its sender.
+/// A late frame cannot be fenced. If a fault can freeze or delay its sender, one late frame is allowed for
+/// each client and epoch.
 #[test]
 fn one_late_frame_is_excused_only_if_a_fault_can_delay_it() {
     let late = |times: u64, kind: FaultKind| {
@@ -416,7 +432,7 @@ fn broken_rule_is_reported_once_for_each_request() {
     assert_eq!(story.broken(), [rules::RUNS_ONCE]);
 }
 
-/// The last assertions check that three of the story's events are of the kind that their names say.
+/// The last three assertions check that events of the story have the kinds that their names say.
 #[test]
 fn handler_that_starts_twice_for_a_quick_request_breaks_no_rule() {
     let mut story = Story::completed();

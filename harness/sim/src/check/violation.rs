@@ -7,7 +7,7 @@ use streamer::ports::Timestamp;
 
 use crate::event::BEGIN;
 
-/// A rule that a simulated run broke, and what was observed.
+/// A rule that a simulated run broke, with the time and a description of the violation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Violation {
@@ -19,7 +19,7 @@ pub struct Violation {
     /// Key of the request that broke the rule, as `tenant/user/id`; `None` if the violation concerns no
     /// particular request.
     pub request: Option<String>,
-    /// Description of what was observed.
+    /// Description of the violation: the observed event or state that the rule forbids.
     pub message: String,
 }
 
@@ -35,8 +35,8 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Violations found so far. For each request, only the first violation of each rule is kept, because further
-/// ones usually follow from it.
+/// Violations found so far. For each request, only the first violation of each rule is kept, because later
+/// violations of the rule usually have the same cause.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) violations: Vec<Violation>,

@@ -1,4 +1,4 @@
-//! Everything that the checks know of a world.
+//! The checker's model of a world: its requests, connections and clients.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,23 +12,22 @@ use super::request_model::RequestModel;
 use super::violation::Found;
 use crate::plan::Plan;
 
-/// Everything that the checks know of a world, and the violations that they found.
+/// Models of a world's requests, connections and clients, and the violations found so far.
 #[derive(Debug)]
 pub(super) struct WorldModel {
     pub(super) limits: Limits,
     pub(super) found: Found,
     /// Requests that were queued, by owner and client id: see [`request_of`](super::owner::request_of).
     pub(super) requests: BTreeMap<String, RequestModel>,
-    /// Maps a key of the requests table to a key of `requests`: the request that was last queued under the
-    /// table's key.
+    /// Key in `requests` of the request that was queued last under each key of the requests table.
     pub(super) stored: HashMap<String, String>,
-    /// Owner of each connection, as its token says, by connection id.
+    /// Owner of each connection, from the connection's token, by connection id.
     pub(super) owners: HashMap<String, Owner>,
     /// Ids of the open connections.
     pub(super) open: BTreeSet<String>,
     /// Ids of the connections for which a fault injected 410 Gone.
     pub(super) seemed_gone: BTreeSet<String>,
-    /// Counts over all requests, for the check of the budget.
+    /// Counts over all requests, which are compared with the cost budget.
     pub(super) ledger: Ledger,
     pub(super) clients: Vec<ClientModel>,
     /// Messages that clients have sent about each request, by the key in `requests`.

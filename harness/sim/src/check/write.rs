@@ -37,7 +37,7 @@ const ATTEMPT_ATTRIBUTES: [&str; 18] = [
     "finished_at",
 ];
 
-/// Shortest time between two stored reports.
+/// Minimum time between two writes of progress reports.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One write to a request's item.
@@ -95,7 +95,7 @@ pub(super) fn check_step(limits: &Limits, found: &mut Found, write: &Write<'_>, 
         _ if write.is_claim() => &[claimed],
         _ => &run,
     };
-    // The function's clock may be ahead of the world's.
+    // The function's clock may be ahead of the world's clock.
     let now = *at + limits.skew;
     let is_legal = events
         .iter()
@@ -113,7 +113,7 @@ pub(super) fn check_step(limits: &Limits, found: &mut Found, write: &Write<'_>, 
     if is_taken {
         let since = request.claims.get(&old.epoch).map(|claim| at.since(claim.at));
         let message = format!(
-            "reclaims the request, whose lease ends at {:?}, {since:?} after the claim",
+            "reclaims the request {since:?} after its claim, in a world without faults; its lease ends at {:?}",
             old.lease_end
         );
         write.breaks(found, rules::LEASE_IS_KEPT, message);
@@ -163,7 +163,8 @@ pub(super) fn check_fence(found: &mut Found, write: &Write<'_>, request: &mut Re
     }
 }
 
-/// Checks that the stored sequence number never falls, and belongs to the attempt that writes it.
+/// Checks that the stored sequence number never falls, and that its epoch is that of the attempt that writes
+/// it.
 pub(super) fn check_seq(found: &mut Found, write: &Write<'_>) {
     let Write { old, new, caller, .. } = write;
     let is_holders = caller.is_some_and(runs_requests) && !write.is_claim();
@@ -182,7 +183,8 @@ pub(super) fn check_seq(found: &mut Found, write: &Write<'_>) {
     }
 }
 
-/// Counts the write for the budget, and checks the rate at which reports and renewals are stored.
+/// Counts the write for the cost budget, and checks the rate at which progress reports and lease renewals are
+/// stored.
 pub(super) fn check_costs(limits: &Limits, found: &mut Found, write: &Write<'_>, request: &mut RequestModel) {
     let Write { at, old, new, caller, .. } = write;
     let is_runners = caller.is_some_and(runs_requests);
@@ -203,12 +205,12 @@ pub(super) fn check_costs(limits: &Limits, found: &mut Found, write: &Write<'_>,
     } else if write.has_changed("lease_expires_at") {
         claim.stored += 1;
     }
-    // A big checkpoint is followed by a renewal, so checkpoints allow more writes. The other 3 allow for slow
-    // writes.
+    // A big checkpoint is followed by a renewal, so checkpoints allow more writes. The constant 3 allows for
+    // slow writes.
     let seconds = at.since(claim.at).as_millis() / STORE_INTERVAL.as_millis();
     let most = seconds + 3 + 2 * u128::from(claim.checkpoints);
     if u128::from(claim.stored) > most && new.status == Status::Processing && limits.is_faultless {
-        let message = format!("stores {} reports within {seconds} s", claim.stored);
+        let message = format!("stores {} progress reports within {seconds} s", claim.stored);
         write.breaks(found, rules::PACED, message);
     }
 }

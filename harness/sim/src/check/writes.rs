@@ -19,11 +19,11 @@ use super::world_model::WorldModel;
 use super::write::{Write, check_costs, check_fence, check_seq, check_step};
 use streamer_fakes::faults::Caller;
 
-/// Attributes that may change after the terminal write: they record deliveries, the dead letter and a
+/// Attributes that may change after the terminal write, because they record deliveries, the dead letter and a
 /// redrive.
 const CHANGEABLE_WHEN_TERMINAL: [&str; 5] =
     ["subscribers", "timer_shard", "timer_at", "dead_letter", "redriven_as"];
-/// Attributes that never change.
+/// Attributes of a request's item that never change.
 const IDENTITY: [&str; 11] = [
     "client_id",
     "user_id",
@@ -52,7 +52,8 @@ impl WorldModel {
         };
         let known = self.stored.get(stored).filter(|key| self.requests.contains_key(*key)).cloned();
         if part != request_item::REQUEST_PART {
-            // A transaction may write a part item before the item of its request.
+            // A part item of an unknown request is ignored, because a transaction may write a part item
+            // before its request's item.
             if let Some(key) = known {
                 self.wrote_part(&key, part, image);
             }
@@ -200,8 +201,8 @@ impl WorldModel {
         }
     }
 
-    /// Checks that a request that is cancelled, or whose attempt is asked to stop, was cancelled by its user.
-    /// Any cancel is allowed if the plan cancels on disconnect.
+    /// Checks that the request's user sent a cancel before the request is cancelled, or before its attempt is
+    /// asked to stop. If the plan cancels on disconnect, no cancel by the user is required.
     fn check_cancellation(&mut self, at: Timestamp, key: &str, ends: bool) {
         let Some(request) = self.requests.get(key) else { return };
         if ends && request.state.status != Status::Cancelled {
@@ -250,8 +251,8 @@ fn check_subscribers(
     }
 }
 
-/// Checks that an attempt that is asked to stop ends in time: it learns of the request at its next lease
-/// renewal, and then has some seconds.
+/// Checks that an attempt ends in time after its cancel is requested. The attempt learns of the cancel at its
+/// next lease renewal, and must end within seconds.
 fn check_cancel_time(limits: &Limits, found: &mut Found, at: Timestamp, key: &str, asked_at: Timestamp) {
     let most = limits.lease / 3 + Duration::from_secs(10);
     if limits.is_faultless && at.since(asked_at) > most {

@@ -19,12 +19,12 @@ pub(super) struct View {
     subscribing: BTreeMap<String, String>,
     /// Whether the client resends an unanswered message.
     resends: bool,
-    /// Whether the world's faults have ended. From then on, the client subscribes again to a request about
+    /// True after the world's faults have ended. From then on, the client subscribes again to a request about
     /// which it receives no frame for `SILENCE`.
     pub(super) faults_are_over: bool,
 }
 
-/// State of one request, as its client knows it.
+/// State of one request, computed from the frames that the client has received.
 #[derive(Debug, Default)]
 struct KnownRequest {
     /// Highest sequence number received about the request.
@@ -39,9 +39,9 @@ struct KnownRequest {
 #[derive(Debug)]
 struct Unanswered {
     text: String,
-    /// Number of times that the message was sent.
+    /// Number of times that the message was sent, including the first.
     times: u32,
-    /// Time at which the message is sent again.
+    /// Time at which the message is resent, or dropped if it may not be resent.
     again_at: Instant,
 }
 
@@ -76,7 +76,7 @@ impl View {
         }
     }
 
-    /// Returns whether every sent message is answered or abandoned, and every known request is terminal.
+    /// Returns true if each sent message was answered or abandoned, and each known request is terminal.
     pub(super) fn is_done(&self) -> bool {
         self.unanswered.is_empty() && self.known.values().all(|known| known.has_ended)
     }
@@ -111,8 +111,8 @@ impl View {
         }
     }
 
-    /// Records that the client has no connection: its subscribe messages will not be answered. A client that
-    /// does not resend also forgets its unanswered requests.
+    /// Records that the client has lost its connection. Its open subscribe messages will not be answered, so
+    /// they are forgotten. A client that does not resend also forgets its unanswered requests.
     pub(super) fn disconnected(&mut self) {
         self.subscribing.clear();
         if !self.resends {
@@ -120,14 +120,14 @@ impl View {
         }
     }
 
-    /// Returns the time at which the next message is due, or `None` if none is.
+    /// Returns the time at which the next message is due, or `None` if no message is scheduled.
     pub(super) fn due(&self) -> Option<Instant> {
         let subscribe_at = self.known.values().filter_map(|known| known.subscribe_at);
         subscribe_at.chain(self.unanswered.values().map(|asked| asked.again_at)).min()
     }
 
-    /// Takes the next message that is due at `now`. An unanswered message that may not be sent again is
-    /// dropped instead, and the result is `None`.
+    /// Returns the next message that is due at `now`. If a due message may not be resent, drops the message
+    /// and returns `None`.
     pub(super) fn next(&mut self, now: Instant) -> Option<DueMessage> {
         let is_due = |at: &Option<Instant>| at.is_some_and(|at| at <= now);
         if let Some((id, known)) = self.known.iter_mut().find(|(_, known)| is_due(&known.subscribe_at)) {

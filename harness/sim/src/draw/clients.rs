@@ -11,8 +11,8 @@ use super::jobs::{DrawnRequest, Jobs};
 use super::random::{happens, ms_of_any_order, of_any_order, one_of};
 use super::span::Span;
 
-/// Users and tenants. Some pairs would give the same key if the delimiter between tenant and user were not
-/// escaped.
+/// Pairs of user and tenant. Some pairs would produce the same key if the delimiter between tenant and user
+/// were not escaped.
 const IDENTITIES: [(&str, &str); 12] = [
     ("ann", "acme"),
     ("bob", "acme"),
@@ -40,7 +40,7 @@ struct Habits {
     names_oddly: f64,
     /// Mean number of times that a client disconnects during the world.
     departures: f64,
-    /// Whether the clients send all their requests within the first five seconds.
+    /// True if the clients send all their requests within the first five seconds.
     is_a_rush: bool,
 }
 
@@ -120,8 +120,8 @@ fn id(rng: &mut Rng, habits: Habits, number: usize) -> String {
     }
 }
 
-/// Adds a request to its client's steps, and all further steps about it: repeats, subscriptions, status
-/// queries and cancels.
+/// Adds a request to its client's steps, and adds all further steps about the request: repeats,
+/// subscriptions, status queries and cancels.
 fn request(
     rng: &mut Rng,
     habits: Habits,
@@ -137,7 +137,8 @@ fn request(
         payload: drawn.payload,
     };
     let id_alone = || id.to_owned();
-    // A message finds most bugs if it arrives just when the request is queued, or just when the job ends.
+    // A message reveals most bugs if it arrives at about the time when the request is queued, or when the job
+    // ends.
     let takes = serde_json::from_value::<Job>(drawn.payload.clone()).map_or(0, |job| job.takes_ms());
     let moment = |rng: &mut Rng| match rng.u32(0..3) {
         0 => at_ms + rng.u64(0..100),
@@ -154,7 +155,8 @@ fn request(
     clients[sender].add_step(at_ms, sends(drawn.clone()));
     while happens(rng, habits.repeats) {
         let device = any_client(rng);
-        // A stranger with the same id makes a separate request, because ids are scoped by user.
+        // A request that a stranger sends with the same id is a separate request, because ids are scoped by
+        // user.
         let at_ms = moment(rng);
         clients[device].add_step(at_ms, sends(drawn.clone()));
     }
@@ -218,7 +220,7 @@ impl DrawnClient {
         let mut departures = 0;
         while happens(rng, habits.departures / (1.0 + habits.departures)) && departures < 20 {
             departures += 1;
-            // Half of the departures follow another step within ten seconds.
+            // Half of the departures happen within ten seconds after another step of the client.
             let said = one_of(rng, &self.plan.steps).at_ms + ms_of_any_order(rng, 1, 10_000);
             let at_ms = if rng.bool() { said } else { rng.u64(0..self.faults_until_ms) };
             self.add_step(at_ms, one_of(rng, &[Act::Close, Act::Vanish, Act::CutOff]));

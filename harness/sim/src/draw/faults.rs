@@ -8,7 +8,7 @@ use super::random::{happens, of_any_order, one_of};
 /// Draws some kinds of faults, each with a rate and a time span.
 pub(super) fn draw(rng: &mut Rng, faults_until_ms: u64) -> Vec<FaultPlan> {
     let (kinds, divisor): (Vec<FaultKind>, f64) = match rng.u32(0..100) {
-        // Some worlds have no faults: only in those does the checker compare costs with the budget.
+        // Some worlds have no faults, because the checker compares costs with the budget only in such worlds.
         0..5 => (Vec::new(), 1.0),
         5..15 => (vec![one_of(rng, FaultKind::ALL)], 1.0),
         15..25 => (FaultKind::ALL.to_vec(), 10.0),
@@ -35,8 +35,8 @@ fn fault(rng: &mut Rng, kind: FaultKind, divisor: f64, faults_until_ms: u64) -> 
     FaultPlan { kind, rate, from_ms, until_ms }
 }
 
-/// Returns the lowest and the highest rate of a kind, chosen by how often a world gives that kind an occasion
-/// to strike.
+/// Returns the lowest and the highest rate of a kind of fault. A kind that has few occasions to strike in a
+/// world gets higher rates.
 const fn rates(kind: FaultKind) -> (f64, f64) {
     match kind {
         // These faults can strike at every call.

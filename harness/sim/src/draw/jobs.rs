@@ -30,7 +30,7 @@ pub(super) struct Jobs {
 
 impl Jobs {
     pub(super) fn draw(rng: &mut Rng, span: Span) -> Self {
-        // Half of the worlds lack a given trait, and some worlds have it often.
+        // In half of the worlds, no job has a given trait. In some worlds, many jobs have it.
         let mut some = |most: f64| if happens(rng, 0.5) { of_any_order(rng, most / 10.0, most) } else { 0.0 };
         Self {
             quick: some(0.6),
@@ -112,7 +112,7 @@ impl Jobs {
 
 /// Draws a job that the router answers directly, unless the world queues every request.
 fn quick(rng: &mut Rng) -> Job {
-    // Now and then the job may take longer than the gateway waits for an answer.
+    // Some jobs may take longer than the gateway waits for an answer.
     let most = if happens(rng, 0.05) { 40_000 } else { 1_500 };
     Job {
         estimate_ms: rng.u64(0..=5_000),
@@ -121,7 +121,7 @@ fn quick(rng: &mut Rng) -> Job {
     }
 }
 
-/// Draws a job of seconds, which the processor usually runs.
+/// Draws a job that takes some seconds, which the processor usually runs.
 fn short(rng: &mut Rng) -> Job {
     let steps = steps(rng, 6, (10, 6_000), 0.1);
     // Most jobs estimate their duration well; some estimate 45 s too much.
@@ -129,13 +129,13 @@ fn short(rng: &mut Rng) -> Job {
     Job { estimate_ms: rng.u64(5_001..=30_000) + takes, steps, ..Job::default() }
 }
 
-/// Draws a job of minutes, which the worker runs.
+/// Draws a job that takes some minutes, which the worker runs.
 fn long(rng: &mut Rng) -> Job {
     let steps = steps(rng, 10, (1_000, 60_000), 0.3);
     Job { estimate_ms: rng.u64(30_001..=600_000), steps, ..Job::default() }
 }
 
-/// Draws a job that takes longer than one invocation, with checkpoints to continue from.
+/// Draws a job that takes longer than one invocation, and saves checkpoints from which it continues.
 fn endless(rng: &mut Rng) -> Job {
     let mut steps = Vec::new();
     for _ in 0..rng.usize(8..24) {
@@ -178,8 +178,8 @@ fn failing(rng: &mut Rng) -> JobEnd {
     }
 }
 
-/// Makes the payload, checkpoint, error or result large: it then needs a part item (a separate item for a
-/// large value), or exceeds a limit.
+/// Makes the job's payload, checkpoint, error or result large. The large value needs a part item (a separate
+/// item for a large value), or exceeds a limit.
 fn grow(rng: &mut Rng, job: &mut Job) {
     match rng.u32(0..4) {
         // The gateway accepts frames of up to 32 KiB.

@@ -1,8 +1,8 @@
 //! Derives a plan from a seed.
 //!
-//! The character of the world is drawn first, and the world's events from that character. Most seeds have a
-//! few kinds of events often, and different seeds have different ones. If all events were drawn from one
-//! distribution, all worlds would be alike, and combinations of three rare events would never occur.
+//! The character of the world is drawn first, and the world's events from that character. In most worlds, a
+//! few kinds of events occur often, and these kinds differ between worlds. If all events were drawn from one
+//! distribution, all worlds would be similar, and combinations of three rare events would never occur.
 
 mod clients;
 mod faults;
@@ -51,7 +51,7 @@ mod tests {
             assert_eq!(
                 Plan::from_json(&plan.to_json()).unwrap(),
                 plan,
-                "seed {}: the plan read from its file is the same",
+                "seed {}: the plan read from its file equals the drawn plan",
                 plan.seed
             );
         }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_seeds_reach_every_kind_of_fault_act_and_job_step() {
+    fn plans_of_a_thousand_seeds_contain_every_fault_kind_client_action_and_job_step() {
         let (mut seen, mut quiet): (BTreeMap<String, u32>, u32) = (BTreeMap::new(), 0);
         for plan in plans(1_000) {
             quiet += u32::from(plan.faults.is_empty());

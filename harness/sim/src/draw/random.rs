@@ -19,7 +19,7 @@ pub(super) fn of_any_order(rng: &mut Rng, least: f64, most: f64) -> f64 {
     (least + rng.f64() * (most - least)).exp()
 }
 
-/// Like [`of_any_order`], in whole milliseconds.
+/// Returns a number of whole milliseconds between `least` and `most`, distributed as by [`of_any_order`].
 pub(super) fn ms_of_any_order(rng: &mut Rng, least: u32, most: u32) -> u64 {
     let ms = of_any_order(rng, least.into(), most.into());
     // The result lies between two `u32` values, so the conversion cannot fail.

@@ -20,7 +20,7 @@ const VARIABLES: [(&str, &[&str]); 6] = [
 
 pub(super) fn draw(rng: &mut Rng, span: Span, clients: &[ClientPlan]) -> StagePlan {
     let mut stage = StagePlan::default();
-    // The other worlds keep all default settings.
+    // In the remaining worlds, each variable keeps its default value.
     if happens(rng, 0.6) {
         for (name, values) in VARIABLES {
             if happens(rng, 0.3) {
@@ -49,8 +49,8 @@ pub(super) fn draw(rng: &mut Rng, span: Span, clients: &[ClientPlan]) -> StagePl
     stage
 }
 
-/// Returns how many concurrent invocations finish all jobs within ten minutes if each job needs all of its
-/// attempts.
+/// Returns the number of concurrent invocations that finish all jobs within ten minutes, even if each job
+/// needs all of its attempts.
 fn needed_concurrency(clients: &[ClientPlan]) -> u32 {
     const ATTEMPTS: u64 = 4;
     const TIME_MS: u64 = 10 * 60_000;

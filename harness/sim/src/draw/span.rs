@@ -1,4 +1,4 @@
-//! How long faults may be injected in a world.
+//! Length of the time in which faults may be injected in a world.
 
 use fastrand::Rng;
 
@@ -8,7 +8,8 @@ use super::random::ms_of_any_order;
 /// limits of AWS.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Span {
-    /// 40 s to 8 min, as in most worlds, because idle virtual time costs as much to simulate as busy time.
+    /// 40 s to 8 min. Most worlds use this span, because idle virtual time costs as much to simulate as busy
+    /// time.
     Minutes,
     /// 13 to 35 min: longer than the gateway's idle limit of a connection, and mostly longer than an
     /// invocation may last.

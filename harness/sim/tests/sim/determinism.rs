@@ -1,4 +1,4 @@
-//! Equal plans give equal traces: on any thread, in any process, and whatever ran before.
+//! Tests that equal plans give equal traces on any thread and in any process, regardless of earlier runs.
 
 use std::process::Command;
 use std::thread;
@@ -112,7 +112,6 @@ fn equal_plans_give_equal_traces_in_any_thread_and_any_process() {
         markers.iter().any(|marker| here.contains(marker))
     };
     let silent: Vec<_> = FaultKind::ALL.iter().filter(|kind| !is_traced(kind)).collect();
-    // Faults compete for calls, because only one of them strikes a call. Chance may leave out one or two
-    // kinds.
+    // At most one fault strikes a call, so one or two kinds may never strike by chance.
     assert!(silent.len() <= 2, "at most two kinds of faults never strike: {silent:?}");
 }

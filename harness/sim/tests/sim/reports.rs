@@ -1,4 +1,5 @@
-//! Reports about worlds that break a rule: a user's check that always fails.
+//! Tests of the reports about worlds that break a rule. The broken rule is a user's check that fails on
+//! purpose.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -82,7 +83,7 @@ fn run_that_is_stopped_finishes_the_worlds_that_have_begun() {
 }
 
 #[test]
-fn summary_counts_reached_events_and_lists_those_never_reached() {
+fn summary_counts_events_and_lists_the_kinds_of_events_that_never_occurred() {
     let report = Sim::default().seeds(0..2).run_while(|_| true);
     let summary = report.summary().to_string();
     for expected in
@@ -90,7 +91,7 @@ fn summary_counts_reached_events_and_lists_those_never_reached() {
     {
         assert!(summary.contains(expected), "the summary contains {expected:?}:\n{summary}");
     }
-    // Few worlds split a shard. The kind is either counted or listed as never reached.
+    // Few worlds split a shard, so the kind `split_shard` is either counted or listed as never reached.
     assert_eq!(
         summary.contains("split_shard  "),
         !report.summary().never().contains(&"split_shard".to_owned())

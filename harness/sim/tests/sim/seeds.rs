@@ -5,7 +5,7 @@ use std::path::Path;
 
 use streamer_sim::{Plan, Sim};
 
-/// Number of seeds: as many as a busy laptop runs within a minute in a debug build. `cargo run --release --
+/// Number of seeds, which a busy laptop can run within a minute in a debug build. `cargo run --release --
 /// sim` runs more.
 const SEEDS: u64 = 8;
 

@@ -72,7 +72,7 @@ fn app_with_correct_handlers_passes_its_checks() {
 }
 
 #[test]
-fn handler_bug_that_only_a_retry_reveals_is_found() {
+fn handler_bug_that_only_a_retry_reveals_breaks_the_users_check() {
     let report = sim(true).run_while(|so_far| so_far.failures.is_empty());
     let (seed, violations) = report.failures.first_key_value().unwrap();
     assert_eq!(violations[0].rule, "all pages are printed");

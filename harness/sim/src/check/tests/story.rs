@@ -353,7 +353,7 @@ impl Story {
         }
     }
 
-    /// Changes the item that the named write leaves.
+    /// Changes the item that the named write stores.
     pub(super) fn item(&mut self, name: &str, change: impl FnOnce(&mut Item) -> &mut Item) {
         let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = self.kind_of(name) else {
             panic!("event {name:?} is not a write")
@@ -363,7 +363,7 @@ impl Story {
         *image = item.0;
     }
 
-    /// Changes the items that all writes leave.
+    /// Changes the item that each write stores.
     pub(super) fn each_item(&mut self, change: impl Fn(&mut Item) -> &mut Item) {
         for (_, event) in &mut self.events {
             if let EventKind::Fake(Observation::Wrote { image: Some(image), .. }) = &mut event.kind {
@@ -381,7 +381,8 @@ impl Story {
         Item(image)
     }
 
-    /// Inserts a write after the named event, and after all writes that were inserted there before.
+    /// Inserts a write after the named event, or after the last inserted write if that write is later in the
+    /// story.
     pub(super) fn write_after(
         &mut self,
         name: &str,
@@ -411,7 +412,7 @@ impl Story {
         self.insert_named(&after, "write inserted", EventKind::Fake(written));
     }
 
-    /// Inserts a DynamoDB read by a function.
+    /// Inserts a DynamoDB read by a function after the named event.
     pub(super) fn calls_after(&mut self, name: &str, function: &str) {
         let called = Observation::Called {
             caller: Some(caller(function, 2)),
@@ -432,7 +433,7 @@ impl Story {
         );
     }
 
-    /// Changes which function makes the named write.
+    /// Replaces the function and the environment that make the named write.
     pub(super) fn by(&mut self, name: &str, function: &str, number: u64) {
         let EventKind::Fake(Observation::Wrote { caller: by, .. }) = self.kind_of(name) else {
             panic!("event {name:?} is not a write")
@@ -440,7 +441,7 @@ impl Story {
         *by = Some(caller(function, number));
     }
 
-    /// Changes which function pushes the named frame.
+    /// Replaces the function and the environment that push the named frame.
     pub(super) fn posted_by(&mut self, name: &str, function: &str, number: u64) {
         let EventKind::Fake(Observation::Posted { caller: by, .. }) = self.kind_of(name) else {
             panic!("event {name:?} is not a post")
@@ -464,7 +465,8 @@ impl Story {
         *frame = changed(frame, change);
     }
 
-    /// Inserts a changed copy of a pushed frame after another event, or after the last inserted write.
+    /// Inserts a changed copy of the pushed frame `name` after the last inserted write, or after the event
+    /// `after` if no write has been inserted.
     pub(super) fn repeat_after(&mut self, name: &str, after: &str, change: impl FnOnce(&mut Value)) {
         let mut kind = self.event(name);
         let EventKind::Fake(Observation::Posted { frame, .. }) = &mut kind else {
