@@ -128,7 +128,9 @@ impl SelectedStage {
     /// not be redriven into another stack.
     fn stack_name(&self, kind: &str, flag: &str) -> Result<&str, String> {
         let unnamed = || {
-            format!("no stack is selected; pass the name of the stack with --prefix, or the name of the {kind} with {flag}")
+            format!(
+                "no stack is selected; pass the name of the stack with --prefix, or the name of the {kind} with {flag}"
+            )
         };
         self.prefix.as_deref().ok_or_else(unnamed)
     }
