@@ -382,10 +382,14 @@ mod tests {
         let error = call(&app, "fly", Value::Null).await.unwrap_err().into_client_error();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidAction, "Unknown action: fly"));
 
-        let fallback = |_: Value, context: Context| async move { Ok(format!("no {} yet", context.action)) };
+        let fallback =
+            |_: Value, context: Context| async move { Ok(format!("fallback received {}", context.action)) };
         app.fallback(fallback).unwrap();
         assert!(app.answers("fly"));
-        assert_eq!(call(&app, "fly", Value::Null).await.unwrap(), Reply::Done(json!("no fly yet")));
+        assert_eq!(
+            call(&app, "fly", Value::Null).await.unwrap(),
+            Reply::Done(json!("fallback received fly"))
+        );
         assert_eq!(call(&app, "echo", json!(1)).await.unwrap(), Reply::Done(json!(1)));
     }
 }

@@ -70,8 +70,8 @@ macro_rules! bugs {
 }
 
 bugs! {
-    /// An attempt's writes do not check the epoch and the owner token. So an attempt that has lost its lease can
-    /// still write while the request is PROCESSING.
+    /// An attempt's writes check neither the epoch nor the owner token, which identify the current lease. So an
+    /// attempt that has lost its lease can still write while the request is PROCESSING.
     NoEpochCheck => "no epoch check",
     /// A claim does not check the request's status, so it also succeeds for running and terminal requests.
     ClaimUnconditional => "claim not conditional",

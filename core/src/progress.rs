@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::store::Progress;
 
-/// Through this interface a handler reports progress, saves checkpoints, and learns that it must stop.
+/// Interface through which a handler reports progress, saves checkpoints, and learns that it must stop.
 ///
 /// Reporting never waits. If the handler reports faster than frames can be sent, only the latest report is sent.
 /// Saving a [checkpoint](Self::checkpoint) waits until the state is stored, because the request may continue from
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn checkpoint_waits_until_it_is_saved_and_fails_if_its_result_is_dropped() {
+    async fn checkpoint_call_waits_for_the_save_and_fails_if_the_save_result_is_dropped() {
         let (reporter, mut reports) = ProgressReporter::channel(Progress::default());
         let saves = tokio::spawn({
             let reporter = reporter.clone();

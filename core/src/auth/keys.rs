@@ -87,8 +87,8 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// Returns `true` if `signature` is a valid signature of `message` with the key that a token's header
-    /// selects. `algorithm` and `id` are the header's `alg` and `kid`.
+    /// Returns `true` if `signature` is a valid signature of `message`, made with the key that a token's
+    /// header selects. `algorithm` and `id` are the header's `alg` and `kid`.
     ///
     /// A header selects at most one key, so a token cannot make the verifier try several keys.
     pub(super) fn verify(&self, algorithm: &str, id: Option<&str>, message: &[u8], signature: &[u8]) -> bool {
@@ -237,14 +237,14 @@ fn jwk_key(algorithms: &[Algorithm], jwk: Value) -> Result<Key, Unusable> {
         }
     };
     if let Some(other) = jwk.alg.filter(|named| named != algorithm.as_str()) {
-        return Err(Ignored(format!("is for {other}")));
+        return Err(Ignored(format!("is for the algorithm {other}")));
     }
     if !algorithms.contains(&algorithm) {
-        return Err(Ignored(format!("is for {}", algorithm.as_str())));
+        return Err(Ignored(format!("is for the algorithm {}", algorithm.as_str())));
     }
     let member = |name: &str, value: Option<String>| {
         let decoded = value.and_then(|value| URL_SAFE_NO_PAD.decode(value).ok());
-        decoded.ok_or_else(|| Ignored(format!("has no `{name}` in base64url")))
+        decoded.ok_or_else(|| Ignored(format!("has no valid base64url value `{name}`")))
     };
     let key = match algorithm {
         Algorithm::Rs256 => rsa_key(&member("n", jwk.n)?, &member("e", jwk.e)?),
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn key_of_a_key_set_refuses_tokens_of_any_algorithm_except_its_own() {
+    fn key_of_a_key_set_refuses_tokens_signed_with_another_algorithm() {
         for pinned in ALL {
             let verifier = verifier(&ALL, &[TestKey::new(pinned).jwk("k1")]).unwrap();
             for named in ALL.into_iter().filter(|named| *named != pinned) {
