@@ -121,8 +121,8 @@ pub struct Seq(u64);
 impl Seq {
     const BITS_PER_EPOCH: u32 = 20;
 
-    /// Returns the sequence number before that of an attempt's first frame. `epoch` is the attempt's epoch, a
-    /// number that rises with each claim of the request.
+    /// Returns the number that precedes the sequence number of an attempt's first frame. `epoch` is the
+    /// attempt's epoch, a number that rises with each claim of the request.
     #[must_use]
     pub const fn start_of(epoch: u64) -> Self {
         Self(epoch << Self::BITS_PER_EPOCH)

@@ -221,10 +221,10 @@ fn jwk_key(algorithms: &[Algorithm], jwk: Value) -> Result<Key, Unusable> {
         return Err(Refused("is a private key; use the public key, and keep the private key secret".into()));
     }
     if let Some(other) = jwk.intended_use.filter(|intended| intended != "sig") {
-        return Err(Ignored(format!("is not for signatures (use: {other})")));
+        return Err(Ignored(format!("is not for signatures (`use` is `{other}`)")));
     }
     if jwk.key_ops.is_some_and(|operations| !operations.iter().any(|operation| operation == "verify")) {
-        return Err(Ignored("is not for verifying signatures (key_ops)".into()));
+        return Err(Ignored("is not for verifying signatures (`key_ops` lacks `verify`)".into()));
     }
     let algorithm = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         ("RSA", _) => Algorithm::Rs256,
@@ -233,7 +233,7 @@ fn jwk_key(algorithms: &[Algorithm], jwk: Value) -> Result<Key, Unusable> {
         ("oct", _) => Algorithm::Hs256,
         (kind, curve) => {
             let curve = curve.map(|curve| format!(", {curve}")).unwrap_or_default();
-            return Err(Ignored(format!("is of an unsupported key type ({kind}{curve})")));
+            return Err(Ignored(format!("has an unsupported key type ({kind}{curve})")));
         }
     };
     if let Some(other) = jwk.alg.filter(|named| named != algorithm.as_str()) {
@@ -305,7 +305,8 @@ mod tests {
         verifier.verify(token, NOW).map(|_| ())
     }
 
-    /// Returns the JWK of `key` with the kid `k1`, and replaces the members in `changes`. A null removes a member.
+    /// Returns the JWK of `key` with the kid `k1`, after replacing the members that `changes` contains. A null in
+    /// `changes` removes the member.
     fn changed(key: &TestKey, changes: &Value) -> Value {
         changed_object(key.jwk("k1"), changes)
     }

@@ -201,8 +201,8 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         counts: &Counts,
     ) -> Result<(), StoreError> {
         let key = request.key();
-        // The cancel comes before the unsubscribe. After the cancel, the terminal frame is undelivered for this
-        // connection. The unsubscribe then removes the last subscriber, which completes the delivery.
+        // The request is cancelled before the connection is unsubscribed. The cancel leaves a terminal frame to
+        // deliver to the connection. Removing the connection, the last subscriber, then completes the delivery.
         if self.cancels(request, id) {
             match self.queue.cancel_unless_subscribed(&key, id, self.clock.now()).await? {
                 Cancelled::Now { .. } | Cancelled::Requested => {

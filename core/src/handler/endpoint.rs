@@ -73,8 +73,8 @@ async fn process<H: Handler>(
     progress.stop(StopReason::TimeLimitReached);
     let error = HandlerError::timed_out(format!("The request took longer than {}", format_seconds(limit)));
     match timeout(grace, work).await {
-        // An output within the grace period is a success. Any error is replaced by the timeout error, because the
-        // handler may have failed only because it was asked to stop.
+        // An output within the grace period is a success. An error is replaced by the timeout error, because the
+        // request to stop may have caused the error.
         Ok(result) => result.map_err(|_| error),
         Err(_) => Err(error.with_source("handler did not stop within the grace period and was dropped")),
     }

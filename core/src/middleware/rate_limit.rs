@@ -118,7 +118,7 @@ impl RateLimit {
                 Err(self.refuse(bucket, now))
             }
             Err(error) => {
-                tracing::warn!(limit = %name, error = %Causes(&error), "call to shared rate limit failed");
+                tracing::warn!(limit = %name, error = %Causes(&error), "shared rate limit could not be checked");
                 self.without_table(error.kind() == StoreErrorKind::Throttled)
             }
         }
