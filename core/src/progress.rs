@@ -279,22 +279,23 @@ fn json_bytes(metadata: &Map<String, Value>) -> usize {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ProgressError {
-    /// The percentage, which this variant contains, is not a number from 0 to 100.
+    /// The percentage is not a number from 0 to 100. The variant contains the percentage.
     Percentage(f64),
-    /// The progress message is too long; this variant contains the message's length in bytes.
+    /// The progress message is too long. The variant contains the message's length in bytes.
     MessageTooLong(usize),
     /// The handler must stop for the contained reason, and its reports are no longer accepted.
     Stopped(StopReason),
     /// The checkpoint is invalid or could not be stored.
     Checkpoint {
-        /// Description of the problem; the error text puts "the checkpoint" before it.
+        /// Description of the problem, which the error text puts after the words "the checkpoint".
         problem: String,
     },
     /// The progress metadata is too large or cannot be serialized to JSON.
     Metadata {
         /// Key of the rejected metadata entry.
         key: String,
-        /// Description of the problem; the error text puts "progress metadata" and the key before it.
+        /// Description of the problem, which the error text puts after the words "progress metadata" and the
+        /// key.
         problem: String,
     },
 }

@@ -43,7 +43,7 @@ impl Keys {
         Ok(Self(vec![Key { id: None, algorithm, key }]))
     }
 
-    /// Parses a JSON Web Key Set, and keeps those of its keys that are for one of these algorithms.
+    /// Parses a JSON Web Key Set, and keeps the keys that are for one of `algorithms`.
     pub(super) fn set(algorithms: &[Algorithm], jwks: &str) -> Result<Self, String> {
         // The error must not quote `jwks`, which may contain a secret.
         let set: KeySet = serde_json::from_str(jwks).map_err(|error| {
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_or_malformed_der_is_not_an_rsa_key() {
+    fn truncated_or_malformed_der_is_rejected_as_an_rsa_key() {
         let whole = [0x30, 0x08, 2, 1, 7, 2, 3, 1, 0, 1];
         assert_eq!(rsa_numbers(&whole), Some((&[7][..], &[1, 0, 1][..])));
         for cut in 0..whole.len() {

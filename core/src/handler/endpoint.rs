@@ -74,7 +74,7 @@ async fn process<H: Handler>(
     let error = HandlerError::timed_out(format!("The request took longer than {}", format_seconds(limit)));
     match timeout(grace, work).await {
         // An output within the grace period is a success. An error is replaced by the timeout error, because the
-        // request to stop may have caused the error.
+        // handler may have returned it only as a reaction to being asked to stop.
         Ok(result) => result.map_err(|_| error),
         Err(_) => Err(error.with_source("handler did not stop within the grace period and was dropped")),
     }

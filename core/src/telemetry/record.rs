@@ -109,8 +109,8 @@ fn write(function: &str, request_id: &str, kind: &str, text: &str) {
     let _ = std::io::stdout().lock().write_all(lines(function, request_id, kind, text).as_bytes());
 }
 
-/// Formats an event or reply as one log line. A long text, or one that is not JSON, is split into pieces, one per
-/// line.
+/// Formats an event or reply as one log line. A text that is long or is not JSON is split into pieces, one piece
+/// per line.
 fn lines(function: &str, request_id: &str, kind: &str, text: &str) -> String {
     let head = |part: usize, parts: usize| {
         json!({
