@@ -3,8 +3,8 @@ use std::time::Duration;
 /// Number of attempts of a queued request, and the waits between them.
 ///
 /// After an error of the handler, the [`HandlerError`](super::HandlerError) decides whether the request is retried.
-/// After a timeout or a panic, the policy decides. If the process of an invocation dies, this counts as an attempt
-/// for each request that the process was running, and the request is retried while attempts are left.
+/// After a timeout or a panic, the policy decides. If the process of an invocation dies, each request that was
+/// running in the process has used up one attempt. Such a request is retried while attempts are left.
 ///
 /// The wait before attempt `n + 1` is random between zero and `base · factor^(n − 1)`, but at most `cap` (exponential
 /// backoff with full jitter). If a number in the policy is out of bounds, the registration of the handler fails with
