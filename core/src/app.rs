@@ -249,13 +249,14 @@ impl fmt::Debug for App {
 pub enum RegisterError {
     /// The action's name is empty.
     EmptyAction,
-    /// The action's name, which this variant contains, has more than [`Message::MAX_ACTION_CHARS`] characters.
+    /// The action's name has more than [`Message::MAX_ACTION_CHARS`] characters. The variant contains the
+    /// name.
     LongAction(String),
-    /// The action's name, which this variant contains, has control characters.
+    /// The action's name contains control characters. The variant contains the name.
     ControlCharacter(String),
-    /// The action, whose name this variant contains, is one of [`App::BUILT_IN_ACTIONS`].
+    /// The action is one of [`App::BUILT_IN_ACTIONS`]. The variant contains the action's name.
     BuiltInAction(String),
-    /// The action, whose name this variant contains, already has a handler.
+    /// The action already has a handler. The variant contains the action's name.
     Duplicate(String),
     /// The app already has a fallback handler.
     DuplicateFallback,
@@ -263,8 +264,8 @@ pub enum RegisterError {
     RetryPolicy {
         /// Name of the action whose handler has the invalid policy; `None` for the fallback handler.
         action: Option<String>,
-        /// Description of the invalid value, such as `allows 0 attempts`; the error text puts "the retry policy"
-        /// before it.
+        /// Description of the invalid value, such as `allows 0 attempts`, which the error text puts after the
+        /// words "the retry policy".
         problem: String,
     },
 }
@@ -382,10 +383,14 @@ mod tests {
         let error = call(&app, "fly", Value::Null).await.unwrap_err().into_client_error();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidAction, "Unknown action: fly"));
 
-        let fallback = |_: Value, context: Context| async move { Ok(format!("no {} yet", context.action)) };
+        let fallback =
+            |_: Value, context: Context| async move { Ok(format!("fallback received {}", context.action)) };
         app.fallback(fallback).unwrap();
         assert!(app.answers("fly"));
-        assert_eq!(call(&app, "fly", Value::Null).await.unwrap(), Reply::Done(json!("no fly yet")));
+        assert_eq!(
+            call(&app, "fly", Value::Null).await.unwrap(),
+            Reply::Done(json!("fallback received fly"))
+        );
         assert_eq!(call(&app, "echo", json!(1)).await.unwrap(), Reply::Done(json!(1)));
     }
 }

@@ -276,7 +276,7 @@ pub enum TokenRefused {
     Missing,
     /// The token is too long, or is not a JSON Web Token in a supported form.
     Malformed,
-    /// The token's signature is invalid, or is not of a configured key and the algorithm of this key.
+    /// The token's signature is invalid, or was not made with a configured key and the algorithm of that key.
     Signature,
     /// The token has expired (`exp`).
     Expired,

@@ -70,8 +70,8 @@ macro_rules! bugs {
 }
 
 bugs! {
-    /// An attempt's writes do not check the epoch and the owner token. So an attempt that has lost its lease can
-    /// still write while the request is PROCESSING.
+    /// An attempt's writes check neither the epoch nor the owner token, which identify the current lease. So an
+    /// attempt that has lost its lease can still write while the request is PROCESSING.
     NoEpochCheck => "no epoch check",
     /// A claim does not check the request's status, so it also succeeds for running and terminal requests.
     ClaimUnconditional => "claim not conditional",
@@ -108,8 +108,8 @@ bugs! {
     SeqRestarts => "seq restarts with each attempt",
     /// The write that schedules a retry or a continuation ignores that the user has requested a cancel.
     CancelForgotten => "cancel flag ignored",
-    /// An attempt that received no response to its terminal write treats any stored terminal status as its own write,
-    /// even if another attempt has written the status.
+    /// An attempt that received no response to its terminal write treats any stored terminal status as the result of
+    /// this write, even if another attempt has written the status.
     ForeignEndingTaken => "foreign ending taken as own",
     /// A request's TTL is set when the request is queued, so DynamoDB may delete the request before it is terminal.
     TtlAtEnqueue => "time to live at enqueue",

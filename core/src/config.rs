@@ -81,8 +81,8 @@ impl<'a> Environment<'a> {
         })
     }
 
-    /// Parses an optional variable as a whole number; `unit` names what it counts, such as `seconds`. Returns
-    /// `default` if the variable is not set.
+    /// Parses an optional variable as a whole number; `unit` is the unit of the number for error texts, such
+    /// as `seconds`. Returns `default` if the variable is not set.
     ///
     /// If the value is not a number or is out of bounds, records a problem and returns `default`.
     pub fn number(&mut self, name: &str, unit: &str, default: u64, bounds: RangeInclusive<u64>) -> u64 {
@@ -138,7 +138,7 @@ impl fmt::Debug for Environment<'_> {
     }
 }
 
-/// The missing and invalid settings because of which a function cannot start.
+/// The error of a function that cannot start, with a list of its missing and invalid settings.
 #[derive(Clone, Eq, PartialEq)]
 pub struct ConfigError {
     problems: Vec<String>,

@@ -328,7 +328,7 @@ pub(crate) enum Verdict {
     /// The request is not retried, because another attempt would fail too.
     Final,
     /// The request is retried, because another attempt may succeed. The contained duration is the minimum wait before
-    /// the retry; `None` for no minimum beside the retry policy's wait.
+    /// the retry; `None` leaves the wait to the retry policy alone.
     Retryable(Option<Duration>),
     /// The attempt exceeded its time limit. The retry policy decides whether the request is retried.
     TimedOut,

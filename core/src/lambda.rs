@@ -36,7 +36,7 @@
 //! | `ALLOWED_TENANTS` | connect | comma-separated list of the tenants that may connect | | all tenants | |
 //! | `CANCEL_ON_DISCONNECT` | disconnect | `true`: if a connection closes, cancel the requests that came over it, except those with another subscriber | `true` or `false` | `false` | |
 //! | `ASYNC_THRESHOLD_MS` | router | a request with a longer estimated duration is queued; 0 queues every request whose estimate is not zero | ms | 5,000 | 0 to 25,000 |
-//! | `INLINE_LIMIT_MS` | router, processor | a queued request with a longer estimated duration runs alone in the worker instead of beside others in the processor; 0 applies this to every request whose estimate is not zero. An invocation of the processor that has less time left than this value starts no more requests | ms | 30,000 | 0 to 870,000 |
+//! | `INLINE_LIMIT_MS` | router, processor | a queued request with a longer estimated duration runs alone in an invocation of the worker; other queued requests run concurrently in the processor. The value 0 sends every request whose estimate is not zero to the worker. An invocation of the processor that has less time left than this value starts no more requests | ms | 30,000 | 0 to 870,000 |
 //! | `RATE_LIMITS_TABLE` | router | name of the table in which [shared rate limits](crate::middleware::RateLimit::shared) are counted | | none | |
 //! | `CONCURRENCY` | processor | number of requests of a batch that run concurrently | requests | 10 | 1 to 100 |
 //! | `LEASE_MS` | processor, worker | duration of a lease; if an invocation stops renewing its lease, its request can be run again after this time | ms | 60,000 | 30,000 to 900,000 |

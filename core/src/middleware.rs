@@ -39,7 +39,7 @@
 //!
 //! A call passes these steps in order, and its reply passes them in reverse order:
 //!
-//! 1. In the router only: the sender's identity is read from the connection's record, so that every layer sees the
+//! 1. In the router only: the sender's identity is read from the connection's record, so that every layer can use the
 //!    identity. A message with an unknown action is rejected here, unless the app has a fallback.
 //! 2. The app's layers. The layer that was added last receives the call first. A call of a built-in action ends behind
 //!    the innermost of these layers, with [`Reply::BuiltIn`].
@@ -66,8 +66,8 @@
 //! Wrap a layer that rejects calls for a temporary reason, such as load shedding, in [`when_routing`]. Otherwise this
 //! layer would make queued requests fail in the processor. Add a load-shedding layer inside [`Logging`] and
 //! [`Metrics`], which means before them. These two layers are always ready, so they also record calls that wait for
-//! the capacity of an inner layer, and calls that an inner layer rejects. For the same reason, a load-shedding layer
-//! outside of [`Logging`] and [`Metrics`] would never reject a call.
+//! an inner layer to become ready, and calls that an inner layer rejects. But a load-shedding layer outside of an
+//! always ready layer would never reject a call.
 //!
 //! # Errors
 //!

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::store::Progress;
 
-/// Through this interface a handler reports progress, saves checkpoints, and learns that it must stop.
+/// Interface through which a handler reports progress, saves checkpoints, and learns that it must stop.
 ///
 /// Reporting never waits. If the handler reports faster than frames can be sent, only the latest report is sent.
 /// Saving a [checkpoint](Self::checkpoint) waits until the state is stored, because the request may continue from
@@ -279,22 +279,23 @@ fn json_bytes(metadata: &Map<String, Value>) -> usize {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ProgressError {
-    /// The percentage, which this variant contains, is not a number from 0 to 100.
+    /// The percentage is not a number from 0 to 100. The variant contains the percentage.
     Percentage(f64),
-    /// The progress message is too long; this variant contains the message's length in bytes.
+    /// The progress message is too long. The variant contains the message's length in bytes.
     MessageTooLong(usize),
     /// The handler must stop for the contained reason, and its reports are no longer accepted.
     Stopped(StopReason),
     /// The checkpoint is invalid or could not be stored.
     Checkpoint {
-        /// Description of the problem; the error text puts "the checkpoint" before it.
+        /// Description of the problem, which the error text puts after the words "the checkpoint".
         problem: String,
     },
     /// The progress metadata is too large or cannot be serialized to JSON.
     Metadata {
         /// Key of the rejected metadata entry.
         key: String,
-        /// Description of the problem; the error text puts "progress metadata" and the key before it.
+        /// Description of the problem, which the error text puts after the words "progress metadata" and the
+        /// key.
         problem: String,
     },
 }
@@ -397,7 +398,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn checkpoint_waits_until_it_is_saved_and_fails_if_its_result_is_dropped() {
+    async fn checkpoint_call_waits_for_the_save_and_fails_if_the_save_result_is_dropped() {
         let (reporter, mut reports) = ProgressReporter::channel(Progress::default());
         let saves = tokio::spawn({
             let reporter = reporter.clone();

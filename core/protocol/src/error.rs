@@ -4,7 +4,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// An error as it is sent to a client. Internal error texts are never part of it.
+/// The error that a client receives. It never contains internal error texts.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ErrorBody {
     /// Kind of the error, for programs.

@@ -63,8 +63,7 @@ pub enum Frame {
     /// A message was rejected, or a request failed or was cancelled. An `error` frame is the last frame of its
     /// request.
     Error {
-        /// Id of the request that was rejected, failed or was cancelled; `None` if the rejected message has no valid
-        /// id.
+        /// Id of the rejected, failed or cancelled request; `None` if the rejected message has no valid id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         request_id: Option<RequestId>,
         /// Error code, message for users, and details for programs.
@@ -122,7 +121,8 @@ pub struct Seq(u64);
 impl Seq {
     const BITS_PER_EPOCH: u32 = 20;
 
-    /// Returns the number directly before the sequence number of the first frame of the attempt with this `epoch`.
+    /// Returns the number that precedes the sequence number of an attempt's first frame. `epoch` is the
+    /// attempt's epoch, a number that rises with each claim of the request.
     #[must_use]
     pub const fn start_of(epoch: u64) -> Self {
         Self(epoch << Self::BITS_PER_EPOCH)

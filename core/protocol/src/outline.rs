@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn outline_contains_the_id_of_the_outermost_object() {
+    fn message_outline_contains_the_id_of_the_outermost_object() {
         for text in [
             r#"{"id":"r1"}"#,
             "\u{feff} \r\n\t{ \"id\" : \"r1\" }",
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn outline_ignores_an_id_that_is_not_a_top_level_string() {
+    fn message_outline_ignores_an_id_that_is_not_a_top_level_string() {
         for text in [
             "",
             "r1",
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn outline_depth_counts_nested_brackets_outside_strings() {
+    fn message_outline_depth_ignores_brackets_in_strings() {
         assert_eq!(Outline::of("7").depth, 0);
         assert_eq!(Outline::of(r#"{"a":"[[[\"[","b":[{}]}"#).depth, 3);
         let deep = format!(r#"{{"payload":{}{},"id":"r1"}}"#, "[".repeat(50_000), "]".repeat(50_000));
@@ -161,13 +161,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn outline_of_valid_json_agrees_with_serde_json(value in value()) {
+        fn message_outline_of_valid_json_agrees_with_serde_json(value in value()) {
             let expected = Outline { id: value["id"].as_str().map(str::to_owned), depth: depth(&value) };
             prop_assert_eq!(Outline::of(&value.to_string()), expected);
         }
 
         #[test]
-        fn outline_finds_a_complete_id_in_a_truncated_message(
+        fn message_outline_contains_the_complete_id_of_a_truncated_message(
             id in "\\PC{1,10}", rest in value(), cut in any::<proptest::sample::Index>(),
         ) {
             let head = format!(r#"{{"id":{},"#, json!(id));
@@ -180,7 +180,7 @@ mod tests {
         }
 
         #[test]
-        fn outline_does_not_panic_on_arbitrary_text(text in r#"[\[\]{}":,\\idé \PC]{0,60}"#) {
+        fn scan_for_the_message_outline_does_not_panic_on_arbitrary_text(text in r#"[\[\]{}":,\\idé \PC]{0,60}"#) {
             Outline::of(&text);
         }
     }

@@ -43,7 +43,7 @@ impl Keys {
         Ok(Self(vec![Key { id: None, algorithm, key }]))
     }
 
-    /// Parses a JSON Web Key Set, and keeps those of its keys that are for one of these algorithms.
+    /// Parses a JSON Web Key Set, and keeps the keys that are for one of `algorithms`.
     pub(super) fn set(algorithms: &[Algorithm], jwks: &str) -> Result<Self, String> {
         // The error must not quote `jwks`, which may contain a secret.
         let set: KeySet = serde_json::from_str(jwks).map_err(|error| {
@@ -87,8 +87,8 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// Returns `true` if `signature` is a valid signature of `message` with the key that a token's header
-    /// selects. `algorithm` and `id` are the header's `alg` and `kid`.
+    /// Returns `true` if `signature` is a valid signature of `message`, made with the key that a token's
+    /// header selects. `algorithm` and `id` are the header's `alg` and `kid`.
     ///
     /// A header selects at most one key, so a token cannot make the verifier try several keys.
     pub(super) fn verify(&self, algorithm: &str, id: Option<&str>, message: &[u8], signature: &[u8]) -> bool {
@@ -221,10 +221,10 @@ fn jwk_key(algorithms: &[Algorithm], jwk: Value) -> Result<Key, Unusable> {
         return Err(Refused("is a private key; use the public key, and keep the private key secret".into()));
     }
     if let Some(other) = jwk.intended_use.filter(|intended| intended != "sig") {
-        return Err(Ignored(format!("is not for signatures (use: {other})")));
+        return Err(Ignored(format!("is not for signatures (`use` is `{other}`)")));
     }
     if jwk.key_ops.is_some_and(|operations| !operations.iter().any(|operation| operation == "verify")) {
-        return Err(Ignored("is not for verifying signatures (key_ops)".into()));
+        return Err(Ignored("is not for verifying signatures (`key_ops` lacks `verify`)".into()));
     }
     let algorithm = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         ("RSA", _) => Algorithm::Rs256,
@@ -233,18 +233,18 @@ fn jwk_key(algorithms: &[Algorithm], jwk: Value) -> Result<Key, Unusable> {
         ("oct", _) => Algorithm::Hs256,
         (kind, curve) => {
             let curve = curve.map(|curve| format!(", {curve}")).unwrap_or_default();
-            return Err(Ignored(format!("is of an unsupported key type ({kind}{curve})")));
+            return Err(Ignored(format!("has an unsupported key type ({kind}{curve})")));
         }
     };
     if let Some(other) = jwk.alg.filter(|named| named != algorithm.as_str()) {
-        return Err(Ignored(format!("is for {other}")));
+        return Err(Ignored(format!("is for the algorithm {other}")));
     }
     if !algorithms.contains(&algorithm) {
-        return Err(Ignored(format!("is for {}", algorithm.as_str())));
+        return Err(Ignored(format!("is for the algorithm {}", algorithm.as_str())));
     }
     let member = |name: &str, value: Option<String>| {
         let decoded = value.and_then(|value| URL_SAFE_NO_PAD.decode(value).ok());
-        decoded.ok_or_else(|| Ignored(format!("has no `{name}` in base64url")))
+        decoded.ok_or_else(|| Ignored(format!("has no valid base64url value `{name}`")))
     };
     let key = match algorithm {
         Algorithm::Rs256 => rsa_key(&member("n", jwk.n)?, &member("e", jwk.e)?),
@@ -305,7 +305,8 @@ mod tests {
         verifier.verify(token, NOW).map(|_| ())
     }
 
-    /// Returns the JWK of `key` with the kid `k1`, and replaces the members in `changes`. A null removes a member.
+    /// Returns the JWK of `key` with the kid `k1`, after replacing the members that `changes` contains. A null in
+    /// `changes` removes the member.
     fn changed(key: &TestKey, changes: &Value) -> Value {
         changed_object(key.jwk("k1"), changes)
     }
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_or_malformed_der_is_not_an_rsa_key() {
+    fn truncated_or_malformed_der_is_rejected_as_an_rsa_key() {
         let whole = [0x30, 0x08, 2, 1, 7, 2, 3, 1, 0, 1];
         assert_eq!(rsa_numbers(&whole), Some((&[7][..], &[1, 0, 1][..])));
         for cut in 0..whole.len() {
@@ -399,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn key_of_a_key_set_refuses_tokens_of_any_algorithm_except_its_own() {
+    fn key_of_a_key_set_refuses_tokens_signed_with_another_algorithm() {
         for pinned in ALL {
             let verifier = verifier(&ALL, &[TestKey::new(pinned).jwk("k1")]).unwrap();
             for named in ALL.into_iter().filter(|named| *named != pinned) {

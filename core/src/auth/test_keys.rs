@@ -135,7 +135,8 @@ impl TestKey {
     }
 }
 
-/// Returns the JSON object after replacing the members in `changes`. A null in `changes` removes the member.
+/// Returns `object` after replacing the members that `changes` contains. A null in `changes` removes the
+/// member.
 pub(super) fn changed_object(mut object: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         if value.is_null() {

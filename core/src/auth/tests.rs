@@ -17,7 +17,7 @@ fn claims() -> Value {
     json!({"sub": "ann", "tenant_id": "acme", "exp": NOW_SECS + 60})
 }
 
-/// Returns valid claims after replacing the members in `changes`. A null removes a member.
+/// Returns valid claims, except the claims that `changes` replaces. A null in `changes` removes the claim.
 fn claims_with(changes: &Value) -> Value {
     changed_object(claims(), changes)
 }
@@ -48,7 +48,7 @@ fn token_signed_with_any_supported_algorithm_yields_its_identity() {
 }
 
 #[test]
-fn token_with_changed_header_claims_or_signature_is_refused() {
+fn token_with_a_tampered_header_payload_or_signature_is_refused() {
     for algorithm in ALL {
         let key = TestKey::new(algorithm);
         let token = key.sign(&claims());
@@ -284,7 +284,7 @@ fn token_with_an_invalid_or_out_of_range_time_is_refused() {
 }
 
 #[test]
-fn token_without_a_valid_sub_tenant_id_or_exp_is_refused() {
+fn token_with_a_missing_or_invalid_required_claim_is_refused() {
     let changes = [
         json!({"sub": null}),
         json!({"tenant_id": null}),
@@ -339,7 +339,7 @@ fn request_key_of_the_longest_ids_fits_into_a_dynamodb_key() {
 }
 
 #[test]
-fn permissions_must_be_a_list_of_strings_null_or_absent() {
+fn permissions_claim_may_be_absent_or_null_or_a_list_of_strings() {
     let permissions = |value: &str| {
         let claims = format!(r#"{{"sub":"ann","tenant_id":"acme","exp":2000000{value}}}"#);
         verify_claims_text(&claims).map(|identity| identity.permissions)

@@ -12,7 +12,8 @@ use crate::telemetry::Causes;
 pub enum TokenKey {
     /// The verifier with a key that was set in an environment variable.
     Given(TokenVerifier),
-    /// The location of a key that must be read first, and the settings for the verifier.
+    /// The location of a key that has not been read yet, and the settings for the verifier that will use the
+    /// key.
     Stored(StoredValue, TokenSettings),
 }
 

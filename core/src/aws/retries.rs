@@ -13,8 +13,8 @@ use aws_sdk_dynamodb::types::CancellationReason;
 /// that are throttled. The SDK's standard classifiers do not retry these errors.
 ///
 /// A retry of a transaction sends the same client request token. If an earlier try has succeeded, DynamoDB
-/// recognizes the token, and does not execute the transaction a second time. If the transaction was cancelled,
-/// DynamoDB executes it.
+/// recognizes the token, and does not execute the transaction a second time. If the earlier try was cancelled,
+/// DynamoDB executes the transaction.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct RetryTransactions;

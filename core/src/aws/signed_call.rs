@@ -50,7 +50,7 @@ pub(super) struct CallPolicy {
 }
 
 impl CallPolicy {
-    /// Policy for calls for which the processing of a request must wait: three tries within five seconds.
+    /// Policy for calls that delay the processing of a request: three tries within five seconds.
     pub(super) const SHORT: Self =
         Self { tries: 3, timeout: Duration::from_millis(1_500), interval: Duration::from_millis(100) };
 }

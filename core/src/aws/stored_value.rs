@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unreadable_stored_value_is_an_error_with_the_message_of_the_service() {
+    async fn failed_read_of_a_stored_value_returns_the_error_message_of_the_service() {
         let answers = [
             (parameter(), 400, r#"{"__type":"ParameterNotFound"}"#),
             (

@@ -165,8 +165,9 @@ fn truncated(value: &str) -> &str {
 
 /// Returns the client's token, and the WebSocket subprotocol to select in the reply.
 ///
-/// The token is taken from the first of these places that contains one: the query, the header `Authorization`, the
-/// offered subprotocols. An empty value counts as absent, because a client may insert a missing token into its URL.
+/// The token is taken from the first of these places that contains a token: the query, the header `Authorization`,
+/// the offered subprotocols. An empty value counts as absent, because a client without a token may still send the
+/// query parameter with an empty value.
 fn credentials(event: &ApiGatewayWebsocketProxyRequest) -> Credentials<'_> {
     let offered: Vec<&str> = header_text(&event.headers, &header::SEC_WEBSOCKET_PROTOCOL)
         .into_iter()

@@ -29,8 +29,8 @@ use crate::telemetry::{Causes, MetricLine, MetricSink};
 ///
 /// The function finds the requests in an eventually consistent index, so it may miss a request that was queued just
 /// before the disconnect. A missed request continues. Its first push to the closed connection fails with 410 Gone,
-/// and unsubscribes the connection from the request. The same happens to requests that came over another
-/// connection, and to which the closed connection had subscribed.
+/// and unsubscribes the connection from the request. If the closed connection had subscribed to a request that came
+/// over another connection, the first failed push of that request likewise removes the subscription.
 ///
 /// API Gateway sends `$disconnect` on a best-effort basis. If the event is lost, or this function runs out of
 /// time, failed pushes unsubscribe the connection, and DynamoDB deletes the connection's record when its TTL
@@ -133,7 +133,7 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
             Err(error) => {
                 tracing::error!(
                     connection = %id, error = %Causes(&error),
-                    "connection record not deleted, or deleted and unreadable"
+                    "deleting connection record failed, or deleted record is unreadable"
                 );
                 None
             }
@@ -177,7 +177,7 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
                 None => return,
             }
         }
-        tracing::warn!(connection = %id, "connection has too many requests; oldest left unchanged");
+        tracing::warn!(connection = %id, "connection has too many requests; oldest requests left unchanged");
     }
 
     /// Returns `true` if the disconnect must write to the request. Most requests in the list are terminal and
@@ -201,15 +201,15 @@ impl<C: ConnectionStore, Q: RequestQueue> Disconnect<C, Q> {
         counts: &Counts,
     ) -> Result<(), StoreError> {
         let key = request.key();
-        // The cancel comes before the unsubscribe. After the cancel, the terminal frame is undelivered for this
-        // connection. The unsubscribe then removes the last subscriber, which completes the delivery.
+        // The request is cancelled before the connection is unsubscribed. The cancel leaves a terminal frame to
+        // deliver to the connection. Removing the connection, the last subscriber, then completes the delivery.
         if self.cancels(request, id) {
             match self.queue.cancel_unless_subscribed(&key, id, self.clock.now()).await? {
                 Cancelled::Now { .. } | Cancelled::Requested => {
                     counts.cancelled.fetch_add(1, Ordering::Relaxed);
                 }
-                // Since the request was listed, another connection has subscribed, or the request has become
-                // terminal.
+                // The request was not cancelled, because another connection has subscribed, or the request
+                // has become terminal since it was listed.
                 Cancelled::HasOtherSubscribers | Cancelled::Ended(_) => {}
             }
         }

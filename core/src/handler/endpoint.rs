@@ -73,8 +73,8 @@ async fn process<H: Handler>(
     progress.stop(StopReason::TimeLimitReached);
     let error = HandlerError::timed_out(format!("The request took longer than {}", format_seconds(limit)));
     match timeout(grace, work).await {
-        // An output within the grace period is a success. Any error is replaced by the timeout error, because the
-        // handler may have failed only because it was asked to stop.
+        // An output within the grace period is a success. An error is replaced by the timeout error, because the
+        // handler may have returned it only as a reaction to being asked to stop.
         Ok(result) => result.map_err(|_| error),
         Err(_) => Err(error.with_source("handler did not stop within the grace period and was dropped")),
     }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn handler_that_returns_any_error_after_its_timeout_has_timed_out() {
+    async fn handler_error_after_the_timeout_is_reported_as_a_timeout() {
         let seen_reason = Arc::new(Mutex::new(None));
         let handler_reason = Arc::clone(&seen_reason);
         let work = handler_fn(move |(): (), context: Context| {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn maximum_timeout_never_expires_and_a_timeout_does_not_extend_an_earlier_deadline() {
+    async fn handler_timeout_of_duration_max_never_expires_and_no_timeout_extends_a_deadline() {
         let quick = handler_fn(|(): (), _| async { Ok(1) });
         assert_eq!(
             run(quick.timeout(Duration::MAX), Phase::Processing).await.0.unwrap(),

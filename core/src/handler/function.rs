@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Context, Handler, HandlerError, RetryPolicy};
 
-/// Makes a handler from an async function or closure of an input and a [`Context`].
+/// Creates a handler from an async function or closure of an input and a [`Context`].
 ///
 /// [`App::handle`](crate::app::App::handle) also accepts an async function directly. Use `handler_fn` in these cases:
 ///

@@ -3,8 +3,8 @@ use std::time::Duration;
 /// Number of attempts of a queued request, and the waits between them.
 ///
 /// After an error of the handler, the [`HandlerError`](super::HandlerError) decides whether the request is retried.
-/// After a timeout or a panic, the policy decides. If the process of an invocation dies, this counts as an attempt
-/// for each request that the process was running, and the request is retried while attempts are left.
+/// After a timeout or a panic, the policy decides. If the process of an invocation dies, each request that was
+/// running in the process has used up one attempt. Such a request is retried while attempts are left.
 ///
 /// The wait before attempt `n + 1` is random between zero and `base · factor^(n − 1)`, but at most `cap` (exponential
 /// backoff with full jitter). If a number in the policy is out of bounds, the registration of the handler fails with
@@ -31,9 +31,9 @@ pub struct RetryPolicy {
     pub cap: Duration,
     /// Whether a request is retried after an attempt that timed out. Default `true`.
     ///
-    /// If a request times out because its invocation of the processor ends, the request is retried even if this field
-    /// is `false`, because it shared the invocation with other requests. The retry runs alone in an invocation of the
-    /// worker.
+    /// Exception: a request that times out because an invocation of the processor ends is retried even if this field
+    /// is `false`. The reason is that the request shared the invocation with other requests. The retry runs alone in
+    /// an invocation of the worker.
     pub retries_timeouts: bool,
     /// Whether a request is retried after an attempt that panicked. Default `true`.
     pub retries_panics: bool,
@@ -88,7 +88,8 @@ impl RetryPolicy {
         Self { retries_panics: false, ..self }
     }
 
-    /// Returns the wait after attempt number `attempt` (from 1) has failed, and before the next attempt.
+    /// Returns the wait between a failed attempt and the next one. `attempt` is the number of the failed
+    /// attempt, from 1.
     ///
     /// The result is the maximum wait multiplied by `chance`, a random number from 0 to 1.
     #[must_use]
@@ -185,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn longest_retry_wait_never_shrinks_and_never_exceeds_the_cap(
+        fn maximum_retry_wait_never_decreases_and_never_exceeds_the_cap(
             base in any::<Duration>(), factor in any::<f64>(), cap in any::<Duration>(), attempt: u32, chance in 0.0..=1.0,
         ) {
             let policy = RetryPolicy::default().base(base).factor(factor).cap(cap);
@@ -196,7 +197,7 @@ mod tests {
         }
 
         #[test]
-        fn chance_outside_0_to_1_makes_no_retry_wait_above_the_cap(attempt: u32, chance in any::<f64>()) {
+        fn retry_wait_never_exceeds_the_cap_even_if_chance_is_outside_0_to_1(attempt: u32, chance in any::<f64>()) {
             let policy = RetryPolicy::default();
             prop_assert!(policy.wait_after(attempt, chance) <= policy.cap);
         }

@@ -14,8 +14,8 @@ pub struct HandlerRuntime(Mutex<Current>);
 #[derive(Debug)]
 struct Current {
     handle: Handle,
-    /// Runtimes that have replaced a blocked runtime, of which the last one is in use. The earlier ones are kept,
-    /// because handlers that blocked them may still finish.
+    /// Runtimes that were created to replace blocked runtimes. The last runtime in the list is in use. The
+    /// earlier ones are kept, because the handlers that block them may still finish.
     replacements: Vec<Runtime>,
 }
 
@@ -38,9 +38,9 @@ impl HandlerRuntime {
     /// A runtime counts as blocked if it does not run an empty task within 100 ms. The cause is a handler that never
     /// awaits. The task of this handler cannot be aborted, and would delay all later handlers.
     ///
-    /// A blocked runtime stays blocked until the handler awaits or ends. Until then, the other tasks on that runtime
-    /// make no progress, such as tasks that serve a handler's pooled connections. The number of new runtimes is not
-    /// bounded. Each replacement is logged as an `error`.
+    /// A blocked runtime stays blocked until the handler awaits or ends. Until then, the other tasks on that
+    /// runtime, such as tasks that serve a handler's pooled connections, make no progress. The number of new
+    /// runtimes is not bounded. Each replacement is logged as an `error`.
     pub(crate) async fn replace_if_blocked(&self) {
         let (handle, replaced) = {
             let current = self.lock();

@@ -39,8 +39,8 @@ where
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Reply, BoxError>>;
 
-    /// Is ready when the inner services are ready. So an outer load-shedding layer notices that an inner layer has no
-    /// capacity.
+    /// The service is ready when the inner services are ready, so that an outer load-shedding layer notices that an
+    /// inner layer has no capacity.
     fn poll_ready(&mut self, cx: &mut Poller<'_>) -> Poll<Result<(), BoxError>> {
         self.next.poll_ready(cx)
     }

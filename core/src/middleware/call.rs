@@ -115,7 +115,7 @@ pub enum Reply {
     /// The request must be queued, because its handler is expected to take long.
     Queue {
         /// Estimated duration of the handler for this request, which decides whether the processor or the worker runs
-        /// it.
+        /// the request.
         estimated_duration: Duration,
     },
     /// The action is [built in](crate::app::App::BUILT_IN_ACTIONS). The router itself answers the message.

@@ -19,7 +19,7 @@ pub struct CallError {
     source: Option<BoxError>,
 }
 
-/// The origin of a [`CallError`]: the handler itself, or the code around it.
+/// The origin of a [`CallError`]: the handler itself, or the code around the handler.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum CallErrorKind {
@@ -51,7 +51,7 @@ impl CallError {
         self
     }
 
-    /// Returns the origin of the error: the handler itself, or the code around it.
+    /// Returns the origin of the error: the handler itself, or the code around the handler.
     #[must_use]
     pub const fn kind(&self) -> CallErrorKind {
         self.kind

@@ -7,7 +7,7 @@ use tower::{BoxError, Layer};
 use super::around::Around;
 use super::{Call, Next, Reply, Step};
 
-/// Makes a layer from an async function of a [`Call`] and the inner services, a [`Next`].
+/// Creates a layer from an async function of a [`Call`] and the inner services, a [`Next`].
 ///
 /// The function either runs the inner services with [`Next::run`], or returns a reply or an error without running
 /// them.

@@ -8,8 +8,8 @@ use super::{Next, Step};
 /// The outcome is `done`, `queued`, `built_in`, `refused`, `failed`, `panicked` or `abandoned`. A call is abandoned
 /// if the time limit of the router or the invocation is reached, or if an outer layer drops the call. For `refused`
 /// and `failed`, the line also contains the error code of the reply. If an outer layer changes the reply, the line
-/// shows the reply before this change. The duration includes the time that the call waited for the capacity of an
-/// inner layer.
+/// shows the reply before this change. The duration includes the time that the call waited for an inner layer, such
+/// as a concurrency limit, to become ready.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Logging;
 

@@ -12,8 +12,8 @@ use crate::telemetry::{MetricLine, MetricSink, StandardOutput};
 /// CloudWatch extracts the metrics from the log, so the layer makes no AWS call and does not wait. The dimensions are
 /// `Action` and `Phase`. The metrics are `Calls`, `Failures`, `Refusals` and `Duration`. A call counts as a failure
 /// if the handler returned an error, or if the call panicked or was abandoned. A call counts as a refusal if it was
-/// rejected, or if its handler timed out. The duration includes the time that the call waited for the capacity of an
-/// inner layer.
+/// rejected, or if its handler timed out. The duration includes the time that the call waited for an inner layer,
+/// such as a concurrency limit, to become ready.
 ///
 /// `Action` is the action that the client requested, even if a layer renamed the action. For every action that only
 /// the app's fallback handles, the value is `fallback`, because a client can choose any number of names.

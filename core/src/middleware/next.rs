@@ -36,7 +36,7 @@ impl<S> Step for S where
 pub struct Next(BoxCloneSyncService<Call, Reply, BoxError>);
 
 impl Next {
-    /// Wraps a service as inner services, for example a stub in a test of a layer.
+    /// Wraps `service` as the inner services of a layer, for example a stub in a test of the layer.
     pub fn new(service: impl Step) -> Self {
         Self(BoxCloneSyncService::new(service.map_err(Into::into)))
     }

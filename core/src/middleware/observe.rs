@@ -77,8 +77,8 @@ impl Outcome {
 
 /// Wraps a service so that `report` is called after each call.
 ///
-/// The returned service is always ready. So a call that waits for the capacity of an inner layer is observed too, and
-/// is reported even if it is abandoned while it waits.
+/// The returned service is always ready. So a call that waits for an inner layer to become ready is observed too, and
+/// is reported even if the call is abandoned during this wait.
 pub(super) fn observing(
     inner: impl Step,
     report: impl Fn(&FinishedCall<'_>) + Clone + Send + Sync + 'static,

@@ -32,8 +32,8 @@ where
         let next = Next::new(inner);
         let within = Next::new(self.layer.layer(next.clone()));
         let (routing, processing) = if self.routing { (within, next) } else { (next, within) };
-        // `service_fn` is always ready. The required service is known only from the phase of the call, and `run`
-        // waits until this service is ready.
+        // `service_fn` is always ready. The phase of a call decides which service the call needs, and `run`
+        // waits until that service is ready.
         Next::new(service_fn(move |call: Call| {
             let next = match call.phase {
                 Phase::Routing(_) => &routing,

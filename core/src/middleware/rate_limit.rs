@@ -74,7 +74,8 @@ impl RateLimit {
     ///
     /// If the router has no table, or the table does not answer, each environment counts separately, unless the limit
     /// is set to [`fail_closed`](Self::fail_closed). If DynamoDB throttles the write, the message is always rejected.
-    /// Otherwise a user whose flood of messages throttles the user's own item would disable the user's limit.
+    /// Otherwise users could disable their own limit, by sending so many messages that the writes to their item are
+    /// throttled.
     #[must_use]
     pub fn shared(mut self, name: impl Into<Arc<str>>) -> Self {
         self.shared = Some(name.into());
@@ -117,13 +118,14 @@ impl RateLimit {
                 Err(self.refuse(bucket, now))
             }
             Err(error) => {
-                tracing::warn!(limit = %name, error = %Causes(&error), "call to shared rate limit failed");
+                tracing::warn!(limit = %name, error = %Causes(&error), "shared rate limit could not be checked");
                 self.without_table(error.kind() == StoreErrorKind::Throttled)
             }
         }
     }
 
-    /// Accepts or rejects a message for which the shared table could not be asked for a token.
+    /// Accepts or rejects a message when the shared table is missing, or when the call to the table has
+    /// failed. `throttled` is `true` if DynamoDB throttled the call.
     fn without_table(&self, throttled: bool) -> Result<(), CallError> {
         if throttled || self.fails_closed { Err(refusal(Self::UNKNOWN_WAIT)) } else { Ok(()) }
     }
@@ -158,8 +160,8 @@ struct Buckets {
 }
 
 impl Buckets {
-    /// Maximum number of token buckets in memory. Above it, the least recently used bucket is evicted, which makes it
-    /// full at its next use.
+    /// Maximum number of token buckets in memory. If a new bucket exceeds this number, the least recently used bucket
+    /// is evicted. An evicted bucket is full at its next use.
     const MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
     /// Takes a token from a bucket, and returns the state that the bucket had before. If the bucket has no token

@@ -109,8 +109,8 @@ fn write(function: &str, request_id: &str, kind: &str, text: &str) {
     let _ = std::io::stdout().lock().write_all(lines(function, request_id, kind, text).as_bytes());
 }
 
-/// Formats an event or reply as one log line. A long text, or one that is not JSON, is split into pieces, one per
-/// line.
+/// Formats an event or reply as one log line. A text that is long or is not JSON is split into pieces, one piece
+/// per line.
 fn lines(function: &str, request_id: &str, kind: &str, text: &str) -> String {
     let head = |part: usize, parts: usize| {
         json!({
@@ -144,14 +144,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recorded_json_event_is_one_log_line_with_its_line_breaks_replaced() {
+    fn recorded_json_event_is_logged_as_one_line_without_its_line_breaks() {
         let line = lines("router", "r1", "event", "{\"body\":\n  \"a\\nb\",\r\n\"n\": 1.50}");
         insta::assert_snapshot!(line, @r#"{"streamer_record":"event","function":"router","request_id":"r1","part":1,"parts":1,"json":{"body":   "a\nb",  "n": 1.50}}"#);
         assert_eq!(line.lines().count(), 1);
     }
 
     #[test]
-    fn recorded_long_event_is_split_into_lines_below_64_kib_whose_pieces_form_the_event() {
+    fn long_recorded_event_is_split_into_pieces_on_lines_below_64_kib() {
         let text = json!({ "payload": "\"é\\".repeat(40_000) }).to_string();
         let lines = lines("router", "r1", "event", &text);
         let mut whole = String::new();

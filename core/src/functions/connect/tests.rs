@@ -258,7 +258,7 @@ async fn client_of_a_disallowed_tenant_is_refused_with_code_tenant_not_allowed()
 }
 
 #[tokio::test]
-async fn refusal_replies_differ_only_in_code_and_message() {
+async fn connect_replies_to_refused_tokens_differ_only_in_code_and_message() {
     let refusal = async |token: &str| outcome(&json!({"token": token}), &json!({})).await.0;
     let malformed = refusal("x").await;
     for token in ["", &KEY.sign(&json!({"sub": "ann"})), &TestKey::new(Algorithm::EdDsa).sign(&json!({}))] {

@@ -13,8 +13,8 @@ use crate::store::{FullAt, Rate, RateLimits, StoreError, StoreErrorKind, Taken};
 /// The rate limits that all execution environments share through the store. The store is called on the router's own
 /// runtime.
 ///
-/// On the handlers' runtime, a handler that computes without awaiting would delay the connections to DynamoDB, which
-/// all calls share.
+/// If the store were called on the handlers' runtime, a handler that computes without awaiting would delay the
+/// connections to DynamoDB, which all calls share.
 #[derive(Clone)]
 pub(crate) struct SharedRateLimits {
     limits: Arc<dyn DynRateLimits>,
