@@ -129,7 +129,7 @@ impl SelectedStage {
     fn stack_name(&self, kind: &str, flag: &str) -> Result<&str, String> {
         let unnamed = || {
             format!(
-                "no stack is selected; pass the name of the stack with --prefix, or the name of the {kind} with {flag}"
+                "no stack is selected; pass the name of the stack with --prefix NAME, or the name of the {kind} with {flag}"
             )
         };
         self.prefix.as_deref().ok_or_else(unnamed)
