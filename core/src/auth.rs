@@ -56,8 +56,8 @@ impl TokenSettings {
     /// HS256 secret.
     ///
     /// # Errors
-    /// A description of the problem, as from [`TokenVerifier::new`] and [`TokenVerifier::with_key_set`], or if
-    /// `key` is a single key but several algorithms are configured.
+    /// A description of the problem, if [`TokenVerifier::new`] or [`TokenVerifier::with_key_set`] refuses the key,
+    /// or if `key` is a single key but several algorithms are configured.
     pub fn verifier(self, key: &str) -> Result<TokenVerifier, String> {
         let Self { algorithms, issuer, audience, tenants } = self;
         let keys = if key.trim_start().starts_with('{') {

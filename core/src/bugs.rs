@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeded_bug_affects_only_the_thread_that_chose_it() {
+    fn seeded_bug_affects_only_the_thread_that_enabled_the_bug() {
         set(Some(Bug::IdsUnscoped));
         assert!(is(Bug::IdsUnscoped) && !is(Bug::TenantForgotten));
         assert!(std::thread::spawn(|| Bug::ALL.iter().all(|bug| !is(*bug))).join().unwrap());

@@ -88,7 +88,8 @@ listed() {
         "$explained" | sort
 }
 
-# compare NAME FOUND: compares the listed differences of NAME with those in the file FOUND, which has one per line.
+# compare NAME FOUND: fails unless the differences that docs/conformance.md lists for the database NAME are the lines of the
+# file FOUND.
 compare() {
     local name=$1 found=$2 line
     while read -r line; do

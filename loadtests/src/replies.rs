@@ -136,7 +136,7 @@ impl SlowRequest {
         self.acknowledged.is_some() && self.completed.is_some()
     }
 
-    /// Returns the metric of the next missing frame.
+    /// Returns the metric of the frame that is expected next.
     pub(crate) const fn awaited(&self) -> Metric {
         match (self.acknowledged, self.first_progress) {
             (None, _) => Metric::Acknowledgment,

@@ -128,7 +128,7 @@ pub enum Taken {
 pub trait RateLimits: Send + Sync {
     /// Takes a token from the named bucket, whose size and refill time `rate` defines.
     ///
-    /// `known` is the latest bucket state that the caller has received, or zero. This state only decides which write
+    /// `known` is the latest bucket state that the caller has received, or the zero state if it has received none. `known` only decides which write
     /// is tried first, never whether the token is granted.
     ///
     /// # Errors

@@ -304,7 +304,7 @@ mod tests {
         assert_eq!((guard.hits(), faults.midway_fault(&update(&["t"]))), (1, None));
         assert!(
             faults.inject(&update(&["t"]), |_| true).effect.is_none(),
-            "a midway fault is not injected into a call"
+            "a fault that strikes midway through an invocation does not change a call"
         );
         drop(guard);
         assert!(!faults.inject_midway(&concurrent[0], "Invoke", "f"));

@@ -625,7 +625,7 @@ async fn starting_position_latest_skips_existing_records_and_a_restart_loses_no_
 }
 
 #[tokio::test(start_paused = true)]
-async fn starting_position_latest_delivers_the_first_record_of_an_empty_shard() {
+async fn starting_position_latest_delivers_the_first_record_written_after_the_start() {
     let stream = stream(0);
     let later = async {
         sleep(Duration::from_secs(1)).await;

@@ -198,7 +198,7 @@ impl Stage {
         &self.gateway
     }
 
-    /// Returns the settings of the template that the stage ignores, in the order of the template.
+    /// Returns one finding for each template setting that the stage ignores, in the order of the template.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings

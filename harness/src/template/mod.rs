@@ -115,7 +115,7 @@ impl Template {
     }
 }
 
-/// Handles the top-level sections that no other module reads.
+/// Reports the top-level sections, and settings in them, that the local stage ignores or does not support.
 fn account_for_sections(root: &Node, reader: &mut Reader<'_>) {
     for (name, section) in root.entries() {
         match name.as_str() {

@@ -352,7 +352,7 @@ async fn cancel_stops_a_handler_without_reports_soon_after_its_next_lease_renewa
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_that_completes_before_its_attempt_reads_the_cancel_flag_stays_completed() {
+async fn cancel_that_the_attempt_has_not_yet_read_leaves_a_completed_request_completed() {
     let bench = Bench::new(Work::Silent(Duration::from_secs(10))).await;
     bench.queue("r1").await;
     cancel_after(&bench, Duration::from_secs(9)).await;

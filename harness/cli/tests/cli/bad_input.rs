@@ -62,7 +62,7 @@ fn function_that_exits_at_its_start_is_reported_with_its_output() {
 fn data_folder_that_is_a_file_is_refused() {
     let workspace = Workspace::new(IDLE);
     fs::write(workspace.path().join("data"), "not a folder").unwrap();
-    assert_snapshot!(workspace.refusal(&["local", "--port", "0", "--data", "data"]), @"streamer: data is a file; name a folder (created if missing)");
+    assert_snapshot!(workspace.refusal(&["local", "--port", "0", "--data", "data"]), @"streamer: data is a file; expected a folder (created if missing)");
 }
 
 #[test]

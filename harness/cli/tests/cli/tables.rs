@@ -364,7 +364,7 @@ fn unknown_kms_key_is_not_compared_and_prevents_the_creation_of_the_table() {
         }
     }
     assert_snapshot!(outputs.join("\n"));
-    // The table exists, so `create` needs no key.
+    // The table already exists, so `create` does not need the id of the KMS key.
     workspace.edit_template(before, by_template);
     let created = run(&workspace, &["create", "--endpoint", &encrypting, "--prefix", "demo"]);
     assert!(created.starts_with("0\ndemo-Table: exists already\n"), "{created}");

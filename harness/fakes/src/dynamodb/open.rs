@@ -227,7 +227,7 @@ impl fmt::Display for OpenError {
         let path = path.display();
         match kind {
             OpenErrorKind::NotAFolder => {
-                write!(f, "{path} is a file; name a folder (created if missing)")
+                write!(f, "{path} is a file; expected a folder (created if missing)")
             }
             OpenErrorKind::Unreadable => {
                 write!(f, "{path} cannot be used ({detail}); fix the cause, or name another folder")

@@ -171,7 +171,8 @@ impl EventSourceMapping {
 enum Start {
     /// The mapping has not yet checked whether it has run before.
     Unknown,
-    /// The mapping must still save a checkpoint after the newest record of each shard in this set.
+    /// The mapping starts at LATEST. For each shard in this set, the mapping has not yet saved the checkpoint at the
+    /// shard's newest record, so that older records are skipped.
     Skipping(BTreeSet<String>),
     /// The mapping reads each shard from the shard's checkpoint, or from the oldest record if the shard has no
     /// checkpoint.

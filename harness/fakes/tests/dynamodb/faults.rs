@@ -354,7 +354,11 @@ async fn stale_read_of_a_recreated_index_ignores_changes_of_the_deleted_index() 
         "a stale read does not undo changes made before the index was created"
     );
     put(&db, "things", owned("a", "ann", "2"));
-    assert_eq!(of_ann(&db).await, ["a=1"], "a stale read undoes changes of the recreated index");
+    assert_eq!(
+        of_ann(&db).await,
+        ["a=1"],
+        "a stale read does not show the latest write to the recreated index"
+    );
 }
 
 #[tokio::test]

@@ -122,7 +122,7 @@ fn write_with_a_failed_condition_costs_the_size_of_the_stored_item_or_one_unit()
 }
 
 #[test]
-fn consistent_read_costs_one_unit_per_started_4_kib_and_eventual_read_half_a_unit() {
+fn consistent_read_costs_one_unit_per_4_kib_rounded_up_and_eventual_read_half() {
     let get = |stored: &[Value], consistent: bool| {
         let request = json!({ "Key": key("a"), "ConsistentRead": consistent, "ProjectionExpression": "sk" });
         cost(stored, "GetItem", &on_things(request))
@@ -177,7 +177,7 @@ fn transaction_costs_double_for_table_writes_but_not_for_index_writes() {
     };
     let both = json!([put(item("a", 1025), None), put(item("b", 100), None)]);
     assert_eq!(write(&[], both), "TransactWriteItems things: 6 WCU");
-    // The engine's authors measured this on AWS: an index write costs the same inside and outside a transaction.
+    // The authors of dynoxide, the embedded database, measured this on AWS: an index write costs the same inside and outside a transaction.
     let indexed = json!([put(owned("a", 1025, "ann"), None)]);
     assert_eq!(write(&[], indexed), "TransactWriteItems things: 5 WCU (table 4, by-owner 1)");
     let refused = json!([put(item("a", 100), Some("attribute_not_exists(pk)")), put(item("b", 100), None)]);

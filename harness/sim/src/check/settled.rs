@@ -146,7 +146,8 @@ impl WorldModel {
             JobEnd::Fail | JobEnd::FailWith(_) => u32::MAX,
         };
         if status == Status::Completed && attempts < first {
-            let message = format!("request completed with attempt {attempts}, but its job is {job:?}");
+            let message =
+                format!("request completed on attempt {attempts}, which does not fit its job {job:?}");
             self.found.broken(rules::OUTCOME_FITS_THE_JOB, at, Some(key), message);
         }
         let is_retried = text(&request.image, "action") == Some(WORK);
@@ -170,7 +171,8 @@ impl WorldModel {
             };
         let may_fail = !self.limits.is_faultless || first > request.state.max_attempts;
         if status == Status::Failed && is_plain && !may_fail {
-            let message = format!("request failed with {:?}, but its job is {job:?}", request.error_code());
+            let message =
+                format!("request failed with {:?}, which does not fit its job {job:?}", request.error_code());
             self.found.broken(rules::OUTCOME_FITS_THE_JOB, at, Some(key), message);
         }
     }

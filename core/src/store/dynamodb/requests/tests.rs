@@ -333,7 +333,7 @@ async fn claimed_item_with_an_invalid_epoch_is_corrupt() {
 }
 
 #[tokio::test]
-async fn successful_claim_of_a_request_with_a_corrupt_payload_returns_the_lease() {
+async fn claim_of_a_request_with_a_corrupt_payload_succeeds_and_reports_its_lease() {
     let mut item = item_of(&claimed_by(OUR_OWNER));
     item.insert("payload".to_owned(), AttributeValue::S("{".to_owned()));
     let (rule, _) = update_accepted(Some(item));
