@@ -201,7 +201,7 @@ proptest! {
 }
 
 #[test]
-fn token_expires_at_its_exp_independently_of_the_system_clock() {
+fn token_expiry_is_checked_against_the_given_clock_not_the_system_clock() {
     let key = TestKey::new(Algorithm::Hs256);
     let verifier = key.verifier();
     // Times in the far past, near the present and in the far future show that the system clock is not used.

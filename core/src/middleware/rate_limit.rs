@@ -174,7 +174,7 @@ impl Buckets {
         Ok(bucket)
     }
 
-    /// Keeps the state of a bucket, as stored in the table, in memory.
+    /// Caches in memory the state of a bucket that the table holds.
     fn learn(&self, key: String, bucket: FullAt) {
         self.full_at.lock().unwrap_or_else(PoisonError::into_inner).put(key, bucket);
     }

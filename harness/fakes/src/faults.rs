@@ -48,7 +48,7 @@ use crate::observe::{Observation, Observer};
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     rules: Arc<Mutex<Rules>>,
-    /// Receives the observations of the fakes that share this set, injected faults included.
+    /// Observer of all fakes that share these fault rules. The observer is also told of each injected fault.
     observer: Arc<OnceLock<Arc<dyn Observer>>>,
 }
 

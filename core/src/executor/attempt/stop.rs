@@ -29,7 +29,7 @@ impl<Q: RequestQueue, P: Connections, D: DeadLetters> Attempt<'_, Q, P, D> {
             Some(stop) if reason == StopReason::LeaseLost => stop.reason = reason,
             Some(_) => return,
             stop @ None => {
-                tracing::info!(request = %self.key, ?reason, "handler asked to stop");
+                tracing::info!(request = %self.key, ?reason, "handler was told to stop");
                 let until = now + self.executor.settings.stop_grace;
                 // The grace period is cut short to leave time for writing the outcome.
                 *stop = Some(Stop { reason, until: until.min(before(self.deadline, WRITE_TIME)) });

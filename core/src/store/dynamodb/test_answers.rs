@@ -81,7 +81,7 @@ pub(crate) fn wire_item(item: &Item) -> Value {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "store items contain only the attribute types that the match lists"
+    reason = "items of the store use only the attribute types listed in this `match`"
 )]
 fn wire_value(value: &AttributeValue) -> Value {
     match value {

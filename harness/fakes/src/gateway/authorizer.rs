@@ -125,7 +125,7 @@ impl Denial {
         }
     }
 
-    /// Returns the message for the client. AWS publishes no messages for WebSocket APIs, so the fake uses the
+    /// Returns the message for the client. AWS does not document the messages of WebSocket APIs, so the fake uses the
     /// messages of REST APIs.
     pub(super) fn notice(&self) -> &'static str {
         match self {

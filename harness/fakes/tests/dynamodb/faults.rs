@@ -292,7 +292,7 @@ async fn stale_index_read_omits_the_latest_writes() {
     assert_eq!(ledger.take().to_string(), "Query things/by-owner: 0.5 RCU");
     assert_eq!((stored(&db), stale.hits()), (2, 1), "a read of the table itself is not stale");
     clock.advance(Duration::from_secs(1));
-    assert_eq!(of_ann(&db).await, now, "a stale read includes writes that are as old as the lag");
+    assert_eq!(of_ann(&db).await, now, "a stale read includes a write whose age equals the lag");
     put(&db, "things", owned("a", "bob", "4"));
     put(&db, "things", owned("a", "ann", "5"));
     assert_eq!(of_ann(&db).await, now);

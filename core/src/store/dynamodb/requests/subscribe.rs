@@ -45,7 +45,8 @@ struct Removal {
     /// update.
     is_last: bool,
     is_dead_letter_sent: bool,
-    /// True if every part item of the request that needs a time to live has one.
+    /// True if every part item (a separate item that holds a large value) that must expire with the request has a
+    /// time to live.
     part_ttls_set: bool,
 }
 

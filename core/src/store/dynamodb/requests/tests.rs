@@ -453,7 +453,7 @@ async fn writes_under_a_lost_lease_are_fenced() {
 }
 
 #[tokio::test]
-async fn record_delivery_removes_subscribers_and_removes_the_timer_with_the_last_subscriber() {
+async fn recording_a_delivery_removes_subscribers_and_with_the_last_one_the_timer() {
     let mut report = Vec::new();
     for (delivered, is_complete) in [(vec!["c1", "c2"], true), (vec!["c-1="], false), (vec![], true)] {
         let (rule, sent) = update_accepted(None);
@@ -468,14 +468,14 @@ async fn record_delivery_removes_subscribers_and_removes_the_timer_with_the_last
 }
 
 #[tokio::test]
-async fn record_delivery_without_any_change_makes_no_call() {
+async fn recording_an_unchanged_delivery_makes_no_call() {
     let (rule, _) = update_accepted(None);
     queue(&rule).record_delivery(&key(), lease().epoch, delivered_to(&[], false)).await.unwrap();
     assert_eq!(rule.num_calls(), 0);
 }
 
 #[tokio::test]
-async fn record_delivery_of_a_deleted_request_succeeds() {
+async fn recording_the_delivery_of_a_deleted_request_succeeds() {
     let rule = update_answered(|| condition_failed(None));
     queue(&rule).record_delivery(&key(), lease().epoch, delivered_to(&["c1".into()], true)).await.unwrap();
     assert_eq!(rule.num_calls(), 1);

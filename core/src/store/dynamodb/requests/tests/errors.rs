@@ -280,7 +280,7 @@ async fn request_write_retried_after_a_lost_response_recognizes_its_own_result()
 }
 
 #[tokio::test(start_paused = true)]
-async fn unreachable_endpoint_makes_every_request_operation_unavailable() {
+async fn every_request_operation_fails_as_unavailable_if_the_endpoint_is_unreachable() {
     let mut nowhere = Environment::new(|name| {
         let value = if name.starts_with("AWS_ENDPOINT_URL") { "http://127.0.0.1:9" } else { "x" };
         Some(value.to_owned())

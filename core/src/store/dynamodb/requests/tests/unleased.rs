@@ -93,7 +93,7 @@ async fn cancel_fails_with_condition_lost_after_four_refused_updates() {
 }
 
 #[tokio::test]
-async fn cancel_unsubscribe_and_status_updates_have_the_expected_expressions() {
+async fn updates_that_cancel_unsubscribe_or_set_a_status_have_the_expected_expressions() {
     let mut report = Vec::new();
     let sent_by = async |operation: &str| {
         let (rule, sent) = update_accepted(Some(item_of(&request())));
