@@ -185,7 +185,7 @@ pub struct OpenError {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum OpenErrorKind {
-    /// The given path is a file. Remedy: name a folder.
+    /// The given path is a file. Remedy: pass the path of a folder.
     NotAFolder,
     /// The operating system denies access to the folder, or its path is not UTF-8. Remedy: fix the permissions, or name
     /// another folder.

@@ -115,7 +115,7 @@ fn failed_database_open_names_the_cause_and_the_remedy() {
     let error = open(&file);
     assert_eq!(error.kind(), OpenErrorKind::NotAFolder);
     assert!(
-        error.to_string().contains("is a file") && error.to_string().contains("name a folder"),
+        error.to_string().contains("is a file") && error.to_string().contains("expected a folder"),
         "{error}"
     );
 
